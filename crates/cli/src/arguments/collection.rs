@@ -1,0 +1,136 @@
+//! Arguments of `crossmodal collection`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::WaitOption;
+
+/// The collection, as an argument or as an option.
+#[derive(Debug, Clone, Args)]
+#[group(id = "which", required = true, multiple = false)]
+pub struct CollectionPath {
+    /// The collection's folder
+    #[arg(value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+    /// The collection's folder, as for other commands
+    #[arg(short, long, value_name = "DIR", env = "CROSSMODAL_COLLECTION")]
+    pub collection: Option<PathBuf>,
+}
+
+impl CollectionPath {
+    /// The folder, however it was given.
+    pub fn path(&self) -> PathBuf {
+        self.folder.clone().or_else(|| self.collection.clone()).unwrap_or_default()
+    }
+}
+
+/// `crossmodal collection ...`
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  crossmodal collection info photos.cm
+  crossmodal collection list photos.cm --limit 20")]
+pub enum CollectionCommand {
+    /// What a collection holds: items, fields, spaces, sizes
+    Info(InfoArguments),
+    /// List items
+    List(ListArguments),
+    /// Forget items (the files stay)
+    Remove(RemoveArguments),
+    /// Check everything against everything
+    Verify(VerifyArguments),
+    /// Give the space of forgotten vectors back
+    Compact(CompactArguments),
+}
+
+/// `crossmodal collection info`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  crossmodal collection info photos.cm
+  crossmodal collection info photos.cm --json
+
+JSON: {location, model, items, bytes, format_version, change,
+       fields: [{name, model, space, dimension, metric, vectors, dead_vectors, bytes}]}")]
+pub struct InfoArguments {
+    /// Which collection.
+    #[command(flatten)]
+    pub which: CollectionPath,
+}
+
+/// `crossmodal collection list`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  crossmodal collection list photos.cm
+  crossmodal collection list photos.cm --limit 100 --after 100
+  crossmodal collection list photos.cm --filter-by 'year>=2020' --filter-by 'caption~%dog%'
+
+JSON: {items: [{key, id, path, modality, size, metadata}], next}; `next` is the value for --after, or null at the end")]
+pub struct ListArguments {
+    /// Which collection.
+    #[command(flatten)]
+    pub which: CollectionPath,
+    /// At most so many items; 0 means all
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub limit: usize,
+    /// Only items after this key: the last one of the page before
+    #[arg(long, value_name = "KEY")]
+    pub after: Option<i64>,
+    /// Only items whose metadata satisfies this: KEY=VALUE, KEY!=VALUE, KEY<VALUE, KEY<=VALUE, KEY>VALUE, KEY>=VALUE,
+    /// KEY~PATTERN (% is any text) or KEY (is present); `@id`, `@uri`, `@size` and `@modality` are the item's own.
+    /// Several must all hold
+    #[arg(long, value_name = "CONDITION")]
+    pub filter_by: Vec<String>,
+}
+
+/// `crossmodal collection remove`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  crossmodal collection remove beach.jpg old/dog.png --collection photos.cm
+  crossmodal collection remove /home/me/photos/beach.jpg --collection photos.cm
+
+JSON: {removed: [ids]}")]
+pub struct RemoveArguments {
+    /// Items: an id, a path, or the end of an id where that is unique
+    #[arg(value_name = "ITEM", required = true)]
+    pub items: Vec<String>,
+    /// The collection's folder
+    #[arg(short, long, value_name = "DIR", env = "CROSSMODAL_COLLECTION")]
+    pub collection: PathBuf,
+    /// Patience.
+    #[command(flatten)]
+    pub wait: WaitOption,
+}
+
+/// `crossmodal collection verify`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  crossmodal collection verify photos.cm
+
+Exits 1 when something is wrong. Indexing again heals damaged vectors.
+JSON: {sound, items, vectors, dead_vectors, problems: [{kind, file, field, item, detail}], affected_items}")]
+pub struct VerifyArguments {
+    /// Which collection.
+    #[command(flatten)]
+    pub which: CollectionPath,
+}
+
+/// `crossmodal collection compact`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  crossmodal collection compact photos.cm
+
+JSON: {dropped_vectors, bytes_before, bytes_after}")]
+pub struct CompactArguments {
+    /// Which collection.
+    #[command(flatten)]
+    pub which: CollectionPath,
+    /// Patience.
+    #[command(flatten)]
+    pub wait: WaitOption,
+}

@@ -1,0 +1,37 @@
+//! The commands, each in a file of its own: plain arguments in, results on standard output, an outcome back.
+
+mod classify;
+mod collection;
+mod completions;
+mod demo;
+mod embed;
+mod index;
+mod model;
+mod search;
+mod similarity;
+
+use clap::ArgMatches;
+
+use crate::arguments::Command;
+use crate::failure::Outcome;
+use crate::settings::{ModelChoice, Settings};
+
+/// Runs a command. `matches` are those of the command itself.
+pub fn run(command: &Command, matches: &ArgMatches, settings: &Settings) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Demo(arguments) => demo::run(arguments, settings),
+        Command::Index(arguments) => index::run(arguments, &ModelChoice::resolve(&arguments.model, matches), settings),
+        Command::Search(arguments) => search::run(arguments, &ModelChoice::resolve(&arguments.model, matches), settings),
+        Command::Embed(arguments) => {
+            let inputs = embed::in_order(arguments, matches);
+            embed::run(arguments, inputs, &ModelChoice::resolve(&arguments.model, matches), settings)
+        }
+        Command::Similarity(arguments) => {
+            similarity::run(arguments, &ModelChoice::resolve(&arguments.model, matches), settings)
+        }
+        Command::Classify(arguments) => classify::run(arguments, &ModelChoice::resolve(&arguments.model, matches), settings),
+        Command::Collection(command) => collection::run(command, settings),
+        Command::Model(command) => model::run(command, settings),
+        Command::Completions(arguments) => completions::run(arguments, settings),
+    }
+}

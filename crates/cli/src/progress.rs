@@ -1,0 +1,158 @@
+//! Live displays on standard error: one for indexing, one for downloads. Plain lines now and then where it isn't a terminal.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossmodal_engine::ingest::{Events, Progress};
+use crossmodal_engine::{ModelEvent, ModelEvents};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::output::{Output, complain};
+use crate::quantities;
+
+/// Time between plain lines.
+const PLAIN_EVERY: Duration = Duration::from_secs(5);
+
+fn bar(output: &Output, template: &str) -> ProgressBar {
+    let target = if output.draws_progress() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(None, target).with_style(style.progress_chars("━╸─"))
+}
+
+fn bar_template(output: &Output) -> &'static str {
+    // A style without colours, since `indicatif` decides about colours on its own.
+    if output.note_paint.style(crate::output::Style::Cyan, "").is_empty() {
+        "{prefix} {bar:28} {msg}"
+    } else {
+        "{prefix} {bar:28.cyan/dim} {msg}"
+    }
+}
+
+/// Progress of indexing.
+pub struct Indexing {
+    bar: ProgressBar,
+    output: Output,
+    last: Arc<Mutex<Instant>>,
+}
+
+impl Indexing {
+    /// A display that shows that something is going on until the first event.
+    pub fn new(output: &Output) -> Self {
+        let bar = bar(output, "{spinner} {msg}");
+        bar.set_message("looking for pictures");
+        bar.enable_steady_tick(Duration::from_millis(120));
+        Self { bar, output: *output, last: Arc::new(Mutex::new(Instant::now())) }
+    }
+
+    /// Where the events go.
+    pub fn events(&self) -> Events {
+        if self.output.is_quiet() {
+            return Events::none();
+        }
+        let (bar, output, last) = (self.bar.clone(), self.output, Arc::clone(&self.last));
+        Events::to(move |progress| {
+            if output.draws_progress() {
+                draw(&bar, &output, progress);
+            } else {
+                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+                if last.elapsed() >= PLAIN_EVERY {
+                    *last = Instant::now();
+                    let total = quantities::count(progress.total as u64);
+                    complain(&format!("{} of {total}, {}", quantities::count(progress.done as u64), state(progress)));
+                }
+            }
+        })
+    }
+
+    /// Removes the display.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn draw(bar: &ProgressBar, output: &Output, progress: &Progress) {
+    if bar.length().is_none() {
+        bar.disable_steady_tick();
+        if let Ok(style) = ProgressStyle::with_template(bar_template(output)) {
+            bar.set_style(style.progress_chars("━╸─"));
+        }
+        bar.set_prefix("indexing");
+        bar.set_length(progress.total as u64);
+    }
+    bar.set_position(progress.done as u64);
+    let counts = format!("{}/{}", quantities::count(progress.done as u64), quantities::count(progress.total as u64));
+    bar.set_message(format!("{counts}  {}", state(progress)));
+    bar.tick();
+}
+
+/// Rate, time left and bottleneck in words.
+fn state(progress: &Progress) -> String {
+    let mut text = quantities::rate(progress.done, progress.seconds);
+    let remaining = progress.total.saturating_sub(progress.done);
+    // An early estimate would only jump about.
+    if progress.done > 0 && remaining > 0 && progress.seconds > 0.5 {
+        let left = progress.seconds * remaining as f64 / progress.done as f64;
+        text.push_str(&format!("  {} left", quantities::duration(left)));
+    }
+    if let Some((stage, share)) = progress.bottleneck.filter(|_| remaining > 0) {
+        text.push_str(&format!("  mostly {} ({:.0} %)", stage.as_str(), share.min(1.0) * 100.0));
+    }
+    text
+}
+
+/// Progress of downloads; invisible until one begins.
+pub struct Download {
+    state: Arc<DownloadState>,
+}
+
+struct DownloadState {
+    bar: ProgressBar,
+    output: Output,
+    received: AtomicU64,
+}
+
+impl Download {
+    /// A display for all files of a model.
+    pub fn new(output: &Output) -> Self {
+        let template = "{prefix} {bar:28} {binary_bytes:>10}/{binary_total_bytes:<10} {binary_bytes_per_sec:>12}  {eta} left";
+        let state = DownloadState { bar: bar(output, template), output: *output, received: AtomicU64::new(0) };
+        Self { state: Arc::new(state) }
+    }
+
+    /// Where the events go.
+    pub fn events(&self) -> ModelEvents {
+        let state = Arc::clone(&self.state);
+        Arc::new(move |event| state.hear(event))
+    }
+
+    /// Bytes that arrived.
+    pub fn received(&self) -> u64 {
+        self.state.received.load(Ordering::Relaxed)
+    }
+
+    /// Removes the display.
+    pub fn finish(&self) {
+        self.state.bar.finish_and_clear();
+    }
+}
+
+impl DownloadState {
+    fn hear(&self, event: ModelEvent) {
+        match event {
+            ModelEvent::DownloadStarted { file, total } => {
+                if !self.output.draws_progress() && !self.output.is_quiet() {
+                    complain(&format!("downloading {file} ({})", quantities::bytes(total)));
+                }
+                self.bar.reset();
+                self.bar.set_length(total);
+                self.bar.set_prefix(file);
+            }
+            ModelEvent::DownloadAdvanced { bytes } => {
+                self.received.fetch_add(bytes, Ordering::Relaxed);
+                self.bar.inc(bytes);
+            }
+            ModelEvent::DownloadFinished { .. } => self.bar.tick(),
+        }
+    }
+}

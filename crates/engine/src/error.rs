@@ -1,0 +1,105 @@
+//! Errors of the engine: those of its rooms, and its own.
+
+use std::path::PathBuf;
+
+/// Shorthand for results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Broad classes of errors, for callers that decide by kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Something that doesn't exist: a file, a model, an item.
+    NotFound,
+    /// An argument or input that can't be used.
+    InvalidInput,
+    /// Vectors of different spaces would meet.
+    SpaceMismatch,
+    /// Someone else writes to the collection.
+    Locked,
+    /// Reading or writing failed.
+    Io,
+    /// The network or a remote service failed.
+    Network,
+    /// A file is damaged.
+    Damaged,
+    /// Well-formed, but not supported.
+    Unsupported,
+    /// The work was cancelled.
+    Cancelled,
+    /// Anything else.
+    Internal,
+}
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Loading or running a model failed.
+    #[error(transparent)]
+    Model(#[from] crossmodal_models::Error),
+    /// The collection refused or failed.
+    #[error(transparent)]
+    Store(#[from] crossmodal_store::StoreError),
+    /// A file or folder that can't be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// An argument or input that can't be used.
+    #[error("{0}")]
+    Invalid(String),
+    /// Something that doesn't exist.
+    #[error("{0}")]
+    NotFound(String),
+    /// A metadata file that can't be understood.
+    #[error("{}:{line}: {reason}", path.display())]
+    Metadata {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: u64,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// The broad class of this error.
+    pub fn kind(&self) -> ErrorKind {
+        use crossmodal_models::ErrorKind as Models;
+        use crossmodal_store::ErrorKind as Store;
+        match self {
+            Self::Model(error) => match error.kind() {
+                Models::NotFound => ErrorKind::NotFound,
+                Models::Io => ErrorKind::Io,
+                Models::Network => ErrorKind::Network,
+                Models::Malformed | Models::Weights => ErrorKind::Damaged,
+                Models::Unsupported => ErrorKind::Unsupported,
+                Models::Input => ErrorKind::InvalidInput,
+                Models::Cancelled => ErrorKind::Cancelled,
+                _ => ErrorKind::Internal,
+            },
+            Self::Store(error) => match error.kind() {
+                Store::NotFound | Store::NotACollection => ErrorKind::NotFound,
+                Store::Locked => ErrorKind::Locked,
+                Store::SpaceMismatch => ErrorKind::SpaceMismatch,
+                Store::InvalidInput => ErrorKind::InvalidInput,
+                Store::Damaged => ErrorKind::Damaged,
+                Store::ReadOnly | Store::DiskFull | Store::Io => ErrorKind::Io,
+                Store::NewerVersion | Store::Unsupported => ErrorKind::Unsupported,
+                _ => ErrorKind::Internal,
+            },
+            Self::Io { .. } => ErrorKind::Io,
+            Self::Invalid(_) | Self::Metadata { .. } => ErrorKind::InvalidInput,
+            Self::NotFound(_) => ErrorKind::NotFound,
+        }
+    }
+
+    pub(crate) fn io(path: &std::path::Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), source }
+    }
+}

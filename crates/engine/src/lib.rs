@@ -1,0 +1,42 @@
+//! The public library: models and collections put to work.
+//!
+//! Plain types in, plain types out. Nothing here prints: long work reports through [`ingest::Events`] and stops through a
+//! [`CancelToken`], so that a command line, a server or a binding can sit on top.
+//!
+//! ```no_run
+//! use crossmodal_engine::{Collection, LoadOptions, Mode, Query, ingest};
+//!
+//! let model = crossmodal_engine::load("mini", &LoadOptions::default())?;
+//! let collection = Collection::open(std::path::Path::new("pictures.cm"), &Mode::write())?;
+//! let request = ingest::Request::new(vec!["pictures".into()]);
+//! ingest::run(&collection, &model, &request, &ingest::Events::none(), &Default::default())?;
+//! for hit in collection.search(&model, &Query::text("red apple"))? {
+//!     println!("{:.3} {}", hit.score, hit.item.id);
+//! }
+//! # Ok::<(), crossmodal_engine::Error>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod classify;
+mod collection;
+pub mod demo;
+mod embed;
+mod error;
+pub mod files;
+pub mod ingest;
+pub mod metadata;
+mod similarity;
+
+pub use collection::{Collection, DEFAULT_FIELD, Mode, Query};
+pub use crossmodal_models::{
+    CancelToken, Content, Device, Embedder, Embedding, Input, LoadOptions, Modality, ModelEvent, ModelEvents, ModelInfo,
+    Precision, ProbabilityRule, Role, SpaceId, load, load_clip, media, registry, source, verify,
+};
+pub use crossmodal_store::{
+    CollectionInfo, CompactReport, Comparison, FieldInfo, Filter, FilterPath, FilterValue, Hit, Item, ListRequest, Problem,
+    ProblemKind, Source, StoreError, StoredItem, VerifyReport as CollectionReport,
+};
+pub use embed::{embed_each, read_input};
+pub use error::{Error, ErrorKind, Result};
+pub use similarity::{Similarity, similarity};

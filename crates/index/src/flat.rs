@@ -1,0 +1,521 @@
+//! Exact search: every allowed row is scored, on all cores.
+
+use crossmodal_kernels::distance::{self, PairOp};
+use rayon::prelude::*;
+
+use crate::{GroupedTopK, IndexError, Metric, Ranked, RowSet, TopK};
+
+/// Values in one piece of work: 256 KiB, which stays in the cache of a core while all queries pass over it.
+const CHUNK_VALUES: usize = 1 << 16;
+/// Queries that are scored together before their results enter the heaps.
+const QUERY_GROUP: usize = 32;
+
+/// A row and its score.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Neighbor {
+    /// The row's number, counted over all blocks.
+    pub row: u64,
+    /// Higher is better; see [`Metric`].
+    pub score: f32,
+}
+
+/// Which rows take part in a search, and what counts as one result.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Selection<'a> {
+    /// Only members take part; all rows when absent. Rows beyond its length don't take part.
+    pub allowed: Option<&'a RowSet>,
+    /// The group of each row: of several rows of a group, only the best is a result. At least one entry a row.
+    pub groups: Option<&'a [i64]>,
+}
+
+/// Exact nearest-neighbour search over borrowed blocks of rows, such as several mapped files.
+#[derive(Debug, Clone)]
+pub struct FlatIndex<'a> {
+    dimension: usize,
+    metric: Metric,
+    chunks: Vec<Chunk<'a>>,
+    rows: u64,
+}
+
+/// A piece of work: consecutive rows of one block.
+#[derive(Debug, Clone, Copy)]
+struct Chunk<'a> {
+    first_row: u64,
+    values: &'a [f32],
+}
+
+impl<'a> FlatIndex<'a> {
+    /// An index over row-major blocks; rows are numbered through all of them in order. For [`Metric::Cosine`] the
+    /// rows must be unit vectors.
+    ///
+    /// # Errors
+    /// A dimension of zero, or a block that isn't a whole number of rows.
+    pub fn new(dimension: usize, metric: Metric, blocks: &[&'a [f32]]) -> Result<Self, IndexError> {
+        if dimension == 0 {
+            return Err(IndexError::ZeroDimension);
+        }
+        let chunk_rows = (CHUNK_VALUES / dimension).max(1);
+        let (mut chunks, mut rows) = (Vec::new(), 0);
+        for (block, values) in blocks.iter().enumerate() {
+            if values.len() % dimension != 0 {
+                return Err(IndexError::RaggedBlock {
+                    block,
+                    length: values.len(),
+                    dimension,
+                });
+            }
+            for values in values.chunks(chunk_rows * dimension) {
+                chunks.push(Chunk {
+                    first_row: rows,
+                    values,
+                });
+                rows += (values.len() / dimension) as u64;
+            }
+        }
+        Ok(Self {
+            dimension,
+            metric,
+            chunks,
+            rows,
+        })
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Values per row.
+    pub fn dimension(&self) -> usize {
+        self.dimension
+    }
+
+    /// The metric.
+    pub fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    /// The `k` best selected rows for each query, best first, equal scores in the order of rows. Each chunk of rows is
+    /// read from memory once for all queries. A row whose score is NaN is never a result. Returns fewer than `k` only
+    /// when fewer rows (or groups) are selected.
+    ///
+    /// # Errors
+    /// A query of the wrong dimension or with values that can't be compared, or too few groups.
+    pub fn search(
+        &self,
+        queries: &[&[f32]],
+        k: usize,
+        selection: Selection<'_>,
+    ) -> Result<Vec<Vec<Neighbor>>, IndexError> {
+        let prepared = self.prepare(queries)?;
+        let queries: Vec<&[f32]> = prepared.iter().map(Vec::as_slice).collect();
+        let rows = match selection.groups {
+            Some(groups) => {
+                if (groups.len() as u64) < self.rows {
+                    return Err(IndexError::GroupCount {
+                        found: groups.len() as u64,
+                        expected: self.rows,
+                    });
+                }
+                let push = |top: &mut GroupedTopK, score, row: u64| {
+                    top.push(score, row, groups[row as usize])
+                };
+                let tops = self.scan(
+                    &queries,
+                    selection.allowed,
+                    || GroupedTopK::new(k),
+                    push,
+                    GroupedTopK::merge,
+                );
+                tops.into_iter().map(GroupedTopK::into_sorted).collect()
+            }
+            None => {
+                let tops = self.scan(
+                    &queries,
+                    selection.allowed,
+                    || TopK::new(k),
+                    TopK::push,
+                    TopK::merge,
+                );
+                tops.into_iter().map(TopK::into_sorted).collect::<Vec<_>>()
+            }
+        };
+        Ok(rows.into_iter().map(neighbors).collect())
+    }
+
+    /// Checks the queries and brings them into the form that rows are compared with.
+    fn prepare(&self, queries: &[&[f32]]) -> Result<Vec<Vec<f32>>, IndexError> {
+        let prepare = |(query, values): (usize, &&[f32])| {
+            if values.len() != self.dimension {
+                let (found, expected) = (values.len(), self.dimension);
+                return Err(IndexError::QueryDimension {
+                    query,
+                    found,
+                    expected,
+                });
+            }
+            if !values.iter().all(|value| value.is_finite()) {
+                return Err(IndexError::QueryValue {
+                    query,
+                    reason: "it has a NaN or an infinite value",
+                });
+            }
+            let mut values = values.to_vec();
+            if self.metric == Metric::Cosine {
+                let length = distance::normalize(&mut values);
+                if !(length > 0.0 && length.is_finite()) {
+                    return Err(IndexError::QueryValue {
+                        query,
+                        reason: "it has no direction (length 0 or infinite)",
+                    });
+                }
+            }
+            Ok(values)
+        };
+        queries.iter().enumerate().map(prepare).collect()
+    }
+
+    /// Scores every chunk on all cores; one collector a query.
+    fn scan<T: Send>(
+        &self,
+        queries: &[&[f32]],
+        allowed: Option<&RowSet>,
+        new: impl Fn() -> T + Sync,
+        push: impl Fn(&mut T, f32, u64) + Sync,
+        merge: impl Fn(&mut T, T) + Sync,
+    ) -> Vec<T> {
+        let start = || {
+            (
+                queries.iter().map(|_| new()).collect::<Vec<T>>(),
+                Scratch::default(),
+            )
+        };
+        let scan_chunk = |(mut tops, mut scratch): (Vec<T>, Scratch), chunk: &Chunk<'_>| {
+            self.scan_chunk(
+                chunk,
+                queries,
+                allowed,
+                &mut scratch,
+                |query, score, row| {
+                    push(&mut tops[query], score, row);
+                },
+            );
+            (tops, scratch)
+        };
+        let unite = |mut tops: Vec<T>, others: Vec<T>| {
+            tops.iter_mut()
+                .zip(others)
+                .for_each(|(top, other)| merge(top, other));
+            tops
+        };
+        let parts = self
+            .chunks
+            .par_iter()
+            .fold(start, scan_chunk)
+            .map(|(tops, _)| tops);
+        parts.reduce(|| queries.iter().map(|_| new()).collect(), unite)
+    }
+
+    fn scan_chunk(
+        &self,
+        chunk: &Chunk<'_>,
+        queries: &[&[f32]],
+        allowed: Option<&RowSet>,
+        scratch: &mut Scratch,
+        mut push: impl FnMut(usize, f32, u64),
+    ) {
+        let row_count = chunk.values.len() / self.dimension;
+        let selected = allowed.map(|set| scratch.select(set, chunk.first_row, row_count));
+        let count = selected.unwrap_or(row_count);
+        if count == 0 {
+            return;
+        }
+        let op = match self.metric {
+            Metric::Cosine | Metric::InnerProduct => PairOp::Dot,
+            Metric::Euclidean => PairOp::SquaredEuclidean,
+        };
+        for (group, queries) in queries.chunks(QUERY_GROUP).enumerate() {
+            scratch.scores.resize(count * queries.len(), 0.0);
+            if count == row_count {
+                distance::score_rows(
+                    op,
+                    chunk.values,
+                    self.dimension,
+                    queries,
+                    &mut scratch.scores,
+                );
+            } else {
+                let indices = &scratch.indices;
+                let scores = &mut scratch.scores;
+                distance::score_selected_rows(
+                    op,
+                    chunk.values,
+                    self.dimension,
+                    indices,
+                    queries,
+                    scores,
+                );
+            }
+            for (query, scores) in scratch.scores.chunks(count).enumerate() {
+                for (i, score) in scores.iter().enumerate() {
+                    let row = if count == row_count {
+                        i as u64
+                    } else {
+                        u64::from(scratch.indices[i])
+                    };
+                    // The root is taken before ranking: distinct squares may have equal roots, and ties go by row.
+                    let score = if op == PairOp::Dot {
+                        *score
+                    } else {
+                        -score.sqrt()
+                    };
+                    push(group * QUERY_GROUP + query, score, chunk.first_row + row);
+                }
+            }
+        }
+    }
+}
+
+fn neighbors(ranked: Vec<Ranked>) -> Vec<Neighbor> {
+    ranked
+        .iter()
+        .map(|ranked| Neighbor {
+            row: ranked.row,
+            score: ranked.score,
+        })
+        .collect()
+}
+
+/// Buffers that a thread uses again for each of its chunks.
+#[derive(Debug, Default)]
+struct Scratch {
+    scores: Vec<f32>,
+    indices: Vec<u32>,
+}
+
+impl Scratch {
+    /// Lists the allowed rows of a chunk, relative to its first; returns their number.
+    fn select(&mut self, allowed: &RowSet, first_row: u64, row_count: usize) -> usize {
+        self.indices.clear();
+        if allowed.any_in(first_row, row_count as u64) {
+            let rows = 0..row_count as u32;
+            self.indices
+                .extend(rows.filter(|row| allowed.contains(first_row + u64::from(*row))));
+        }
+        self.indices.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(seed: u64, n: usize) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut next = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    struct Case {
+        metric: Metric,
+        dimension: usize,
+        rows: Vec<f32>,
+        queries: Vec<Vec<f32>>,
+        allowed: Option<RowSet>,
+        groups: Option<Vec<i64>>,
+    }
+
+    impl Case {
+        fn new(metric: Metric, dimension: usize, row_count: usize, query_count: usize) -> Self {
+            let mut rows = values(1, dimension * row_count);
+            // A third of the rows are copies, so that there are ties.
+            for row in (3..row_count).step_by(3) {
+                rows.copy_within(
+                    (row / 2) * dimension..(row / 2 + 1) * dimension,
+                    row * dimension,
+                );
+            }
+            if metric == Metric::Cosine {
+                rows.chunks_mut(dimension).for_each(|row| {
+                    distance::normalize(row);
+                });
+            }
+            let queries = (0..query_count)
+                .map(|q| values(100 + q as u64, dimension))
+                .collect();
+            Self {
+                metric,
+                dimension,
+                rows,
+                queries,
+                allowed: None,
+                groups: None,
+            }
+        }
+
+        fn search(&self, blocks: &[&[f32]], k: usize) -> Vec<Vec<Neighbor>> {
+            let index = FlatIndex::new(self.dimension, self.metric, blocks).unwrap();
+            let queries: Vec<_> = self.queries.iter().map(Vec::as_slice).collect();
+            let selection = Selection {
+                allowed: self.allowed.as_ref(),
+                groups: self.groups.as_deref(),
+            };
+            index.search(&queries, k, selection).unwrap()
+        }
+
+        /// Sorts everything.
+        fn oracle(&self, query: &[f32], k: usize) -> Vec<Neighbor> {
+            let mut query = query.to_vec();
+            if self.metric == Metric::Cosine {
+                distance::normalize(&mut query);
+            }
+            let rows = self.rows.chunks(self.dimension).enumerate();
+            let allowed = rows.filter(|(row, _)| {
+                self.allowed
+                    .as_ref()
+                    .is_none_or(|set| set.contains(*row as u64))
+            });
+            let score = |(row, values)| Neighbor {
+                row: row as u64,
+                score: self.metric.score(values, &query),
+            };
+            let mut all: Vec<_> = allowed.map(score).collect();
+            all.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.row.cmp(&b.row)));
+            if let Some(groups) = &self.groups {
+                let mut seen = std::collections::HashSet::new();
+                all.retain(|neighbor| seen.insert(groups[neighbor.row as usize]));
+            }
+            all.truncate(k);
+            all
+        }
+
+        fn check(&self, k: usize) {
+            let cut = self.rows.len() / self.dimension / 3 * self.dimension;
+            let (first, second) = self.rows.split_at(cut);
+            let found = self.search(&[first, &[], second], k);
+            for (found, query) in found.iter().zip(&self.queries) {
+                let expected = self.oracle(query, k);
+                let wrong = found
+                    .iter()
+                    .zip(&expected)
+                    .find(|(found, expected)| found != expected);
+                assert_eq!(wrong, None, "{} {}", self.metric, self.dimension);
+                assert_eq!(
+                    found.len(),
+                    expected.len(),
+                    "{} {}",
+                    self.metric,
+                    self.dimension
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn equals_sorting_everything() {
+        for metric in Metric::ALL {
+            for (dimension, rows, queries) in [
+                (1, 9, 1),
+                (3, 0, 2),
+                (17, 500, 5),
+                (512, 700, 40),
+                (70_000, 3, 1),
+            ] {
+                for k in [0, 1, 10, 1000] {
+                    Case::new(metric, dimension, rows, queries).check(k);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn selections_equal_sorting_what_is_selected() {
+        for metric in Metric::ALL {
+            for every in [1, 2, 50, 499, 5000] {
+                let mut case = Case::new(metric, 33, 5000, 6);
+                let mut allowed = RowSet::none(4990);
+                (0..5000).step_by(every).for_each(|row| {
+                    allowed.insert(row);
+                });
+                case.allowed = Some(allowed);
+                case.check(10);
+                case.groups = Some((0..5000).map(|row| row / 7).collect());
+                case.check(10);
+            }
+        }
+    }
+
+    #[test]
+    fn rows_with_nan_never_win() {
+        let rows = [f32::NAN, 0.0, 1.0, 0.0, 0.5, f32::NAN, -1.0, 0.0];
+        let index = FlatIndex::new(2, Metric::InnerProduct, &[&rows]).unwrap();
+        let found = index
+            .search(&[&[1.0, 1.0]], 4, Selection::default())
+            .unwrap();
+        let expected = [
+            Neighbor { row: 1, score: 1.0 },
+            Neighbor {
+                row: 3,
+                score: -1.0,
+            },
+        ];
+        assert_eq!(found, [expected]);
+    }
+
+    #[test]
+    fn wrong_shapes_and_values_are_named() {
+        assert_eq!(
+            FlatIndex::new(0, Metric::Cosine, &[]).unwrap_err(),
+            IndexError::ZeroDimension
+        );
+        let ragged = FlatIndex::new(2, Metric::Cosine, &[&[], &[1.0]]).unwrap_err();
+        assert_eq!(
+            ragged,
+            IndexError::RaggedBlock {
+                block: 1,
+                length: 1,
+                dimension: 2
+            }
+        );
+        let rows = [1.0, 0.0];
+        let index = FlatIndex::new(2, Metric::Cosine, &[&rows]).unwrap();
+        let error = |query: &[f32]| {
+            index
+                .search(&[&[1.0, 0.0], query], 1, Selection::default())
+                .unwrap_err()
+        };
+        assert_eq!(
+            error(&[1.0]),
+            IndexError::QueryDimension {
+                query: 1,
+                found: 1,
+                expected: 2
+            }
+        );
+        assert!(matches!(
+            error(&[0.0, 0.0]),
+            IndexError::QueryValue { query: 1, .. }
+        ));
+        assert!(matches!(
+            error(&[f32::NAN, 0.0]),
+            IndexError::QueryValue { query: 1, .. }
+        ));
+        let groups = Selection {
+            allowed: None,
+            groups: Some(&[]),
+        };
+        let error = index.search(&[&[1.0, 0.0]], 1, groups).unwrap_err();
+        assert_eq!(
+            error,
+            IndexError::GroupCount {
+                found: 0,
+                expected: 1
+            }
+        );
+    }
+}

@@ -1,0 +1,158 @@
+//! A set of row numbers as a bitmap.
+
+/// A set of rows in `0..len`, one bit each. Rows beyond `len` are never members.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RowSet {
+    words: Vec<u64>,
+    len: u64,
+}
+
+impl RowSet {
+    /// No row of `0..len`.
+    pub fn none(len: u64) -> Self {
+        Self {
+            words: vec![0; len.div_ceil(64) as usize],
+            len,
+        }
+    }
+
+    /// Every row of `0..len`.
+    pub fn all(len: u64) -> Self {
+        let mut set = Self::none(0);
+        set.extend_with_members(len);
+        set
+    }
+
+    /// The number of rows that the set speaks about (members or not).
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether the set speaks about no row at all.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The number of members.
+    pub fn count(&self) -> u64 {
+        self.words
+            .iter()
+            .map(|word| u64::from(word.count_ones()))
+            .sum()
+    }
+
+    /// Whether `row` is a member.
+    pub fn contains(&self, row: u64) -> bool {
+        row < self.len && self.words[(row / 64) as usize] >> (row % 64) & 1 == 1
+    }
+
+    /// Makes `row` a member; false (and no change) when it is beyond the set's length.
+    pub fn insert(&mut self, row: u64) -> bool {
+        if row < self.len {
+            self.words[(row / 64) as usize] |= 1 << (row % 64);
+        }
+        row < self.len
+    }
+
+    /// Makes `row` no member.
+    pub fn remove(&mut self, row: u64) {
+        if row < self.len {
+            self.words[(row / 64) as usize] &= !(1 << (row % 64));
+        }
+    }
+
+    /// Lengthens the set to `len`; the new rows are members. Does nothing when it is already as long.
+    pub fn extend_with_members(&mut self, len: u64) {
+        if len <= self.len {
+            return;
+        }
+        self.words.resize(len.div_ceil(64) as usize, 0);
+        let (first, last) = ((self.len / 64) as usize, self.words.len() - 1);
+        for index in first..=last {
+            let mut mask = u64::MAX;
+            if index == first {
+                mask &= u64::MAX << (self.len % 64);
+            }
+            if index == last && !len.is_multiple_of(64) {
+                mask &= u64::MAX >> (64 - len % 64);
+            }
+            self.words[index] |= mask;
+        }
+        self.len = len;
+    }
+
+    /// Keeps only the rows that are members of `other` too; the length stays.
+    pub fn intersect(&mut self, other: &Self) {
+        let others = other.words.iter().copied().chain(std::iter::repeat(0));
+        self.words
+            .iter_mut()
+            .zip(others)
+            .for_each(|(word, other)| *word &= other);
+    }
+
+    /// Whether any row of `first..first + count` is a member.
+    pub fn any_in(&self, first: u64, count: u64) -> bool {
+        let end = (first + count).min(self.len);
+        let mut row = first;
+        while row < end {
+            let word = self.words[(row / 64) as usize] >> (row % 64);
+            if word != 0 {
+                return row + u64::from(word.trailing_zeros()) < end;
+            }
+            row = (row / 64 + 1) * 64;
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growth_keeps_old_rows_and_adds_members() {
+        for start in [0, 1, 63, 64, 65, 130] {
+            for end in [start, start + 1, start + 63, start + 64, start + 200] {
+                let mut set = RowSet::none(start);
+                set.extend_with_members(end);
+                assert_eq!(
+                    (set.len(), set.count()),
+                    (end, end - start),
+                    "{start}..{end}"
+                );
+                assert!((0..end).all(|row| set.contains(row) == (row >= start)));
+            }
+        }
+    }
+
+    #[test]
+    fn rows_come_and_go() {
+        let mut set = RowSet::all(100);
+        set.remove(64);
+        set.remove(1000);
+        assert!(!set.contains(64) && !set.contains(100) && set.count() == 99);
+        assert!(set.insert(64) && !set.insert(100));
+        assert_eq!(set, RowSet::all(100));
+    }
+
+    #[test]
+    fn intersections_keep_the_length() {
+        for other in [0, 10, 64, 100, 300] {
+            let mut set = RowSet::all(130);
+            set.intersect(&RowSet::all(other));
+            assert_eq!((set.len(), set.count()), (130, other.min(130)));
+        }
+    }
+
+    #[test]
+    fn ranges_are_tested_over_word_borders() {
+        let mut set = RowSet::none(300);
+        set.insert(130);
+        for first in 0..300 {
+            for count in [0, 1, 5, 64, 65, 400] {
+                let expected = (first..first + count).contains(&130);
+                assert_eq!(set.any_in(first, count), expected, "{first} {count}");
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Arithmetic on slices: distances, norms and mapped files.
+//!
+//! Knows no tensors, files formats or models. This is the only crate with `unsafe` code; every block carries its proof.
+
+pub mod distance;
+mod mapped;
+
+pub use mapped::MappedFile;

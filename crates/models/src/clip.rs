@@ -1,0 +1,343 @@
+//! The CLIP family: one vision transformer and one text transformer into one space, from either layout.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{Device, Tensor};
+use crossmodal_media::{ImagePrep, PixelTensor, Resize};
+
+use crate::config::ClipConfig;
+use crate::embedder::{Embedder, Embedding, LogitRule, Prepared, ProbabilityRule};
+use crate::error::{Error, Result};
+use crate::info::{ModelInfo, TowerInfo};
+use crate::input::{Content, Input, Modality};
+use crate::options::{LoadOptions, Precision};
+use crate::progress::CancelToken;
+use crate::space::{self, SpaceId};
+use crate::tokenizer::Tokenizer;
+use crate::towers::Trace;
+use crate::towers::text::{TextPool, TextTransformer};
+use crate::towers::vit::VisionTransformer;
+use crate::weights::CanonicalWeights;
+
+/// Most pictures or texts that go through a tower at a time: beyond it, activations leave the processor's caches and
+/// memory grows while nothing gets faster.
+const MICRO_BATCH: usize = 16;
+
+/// A plain English text on which all tokenizers of one vocabulary agree. Its ids stand for the vocabulary in space ids.
+const VOCABULARY_PROBE: &str = "a photo of the quick brown fox jumps over lazy dogs, 0123456789 and some more words: \
+    mountain river bicycle orange yellow computer music window, people walking near an old bridge at night!";
+
+/// A CLIP model: mapped weights, and towers that are built when first used.
+#[derive(Debug)]
+pub struct ClipModel {
+    config: ClipConfig,
+    prep: ImagePrep,
+    tokenizer: Tokenizer,
+    weights: CanonicalWeights,
+    info: ModelInfo,
+    cache_dir: Option<std::path::PathBuf>,
+    device: Device,
+    vision: Mutex<Option<Arc<VisionTransformer>>>,
+    text: Mutex<Option<Arc<TextTransformer>>>,
+    space: Mutex<Option<SpaceId>>,
+}
+
+/// What a [`Prepared`] of this family holds.
+enum ClipData {
+    Pixels(PixelTensor),
+    Tokens(Vec<u32>),
+}
+
+/// What identifies a loaded model to people.
+pub(crate) struct Origin {
+    pub(crate) name: String,
+    pub(crate) location: String,
+    pub(crate) licence: Option<String>,
+}
+
+impl ClipModel {
+    /// Puts a model together. No tensor is decoded yet.
+    pub(crate) fn new(
+        config: ClipConfig,
+        tokenizer: Tokenizer,
+        weights: CanonicalWeights,
+        origin: Origin,
+        options: &LoadOptions,
+    ) -> Self {
+        let prep = config.prep.clone().with(&options.prep);
+        let info = describe(&config, &prep, &tokenizer, &weights, origin, options.precision);
+        Self {
+            config,
+            prep,
+            tokenizer,
+            weights,
+            info,
+            cache_dir: options.cache_dir.clone().or_else(crate::options::default_cache_dir),
+            device: Device::Cpu,
+            vision: Mutex::new(None),
+            text: Mutex::new(None),
+            space: Mutex::new(None),
+        }
+    }
+
+    /// The configuration the model was built from.
+    pub fn config(&self) -> &ClipConfig {
+        &self.config
+    }
+
+    /// How pictures are prepared, with the user's departures applied.
+    pub fn prep(&self) -> &ImagePrep {
+        &self.prep
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The vision tower, built on first use.
+    ///
+    /// # Errors
+    /// Tensors that can't be decoded.
+    pub fn vision(&self) -> Result<Arc<VisionTransformer>> {
+        let grid = self.config.layout.grid_resize();
+        once(&self.vision, || VisionTransformer::load(&self.config.vision, &self.weights, grid, &self.device))
+    }
+
+    /// The text tower, built on first use.
+    ///
+    /// # Errors
+    /// Tensors that can't be decoded.
+    pub fn text(&self) -> Result<Arc<TextTransformer>> {
+        once(&self.text, || TextTransformer::load(&self.config.text, &self.weights, &self.device))
+    }
+
+    /// The stages of preparing and embedding pictures of one size, `pixels` of shape `[batch, 3, height, width]`.
+    ///
+    /// # Errors
+    /// Tensors that can't be decoded.
+    pub fn trace_pixels(&self, pixels: &Tensor) -> Result<Trace> {
+        self.vision()?.trace(pixels)
+    }
+
+    /// The stages of embedding token ids; see [`TextTransformer::trace`].
+    ///
+    /// # Errors
+    /// Tensors that can't be decoded.
+    pub fn trace_tokens(&self, ids: &[Vec<u32>], present: Option<&[Vec<bool>]>) -> Result<Trace> {
+        self.text()?.trace(ids, present)
+    }
+
+    /// A scalar of the checkpoint, for example `logit_scale`.
+    fn scalar(&self, name: &str) -> Result<f32> {
+        Ok(self.weights.values(name)?.1[0])
+    }
+
+    /// Everything besides weights that makes vectors what they are, as far as the layouts of one checkpoint share it.
+    fn space_rules(&self) -> Result<String> {
+        let ClipConfig { layout: _, vision: v, text: t, embed_dim, logit_bias: _, prep, tokenizer: _ } = &self.config;
+        let end_of_text = self.tokenizer.encode("")?.ids.last().copied();
+        let pool = match t.pool {
+            TextPool::LargestId => "end of text".to_string(),
+            TextPool::FirstId(id) if Some(id) == end_of_text => "end of text".to_string(),
+            other => format!("{other:?}"),
+        };
+        // Squash and shortest edge differ; how odd margins, transparency or orientation are treated does not make
+        // another space, only another vector, which the cache key tells apart.
+        let geometry = match prep.resize {
+            Resize::None => "none",
+            Resize::ShortestEdge { .. } | Resize::Cover { .. } => "cover",
+            Resize::Squash { .. } => "squash",
+            Resize::Longest { .. } => "fit",
+        };
+        let probe = self.tokenizer.encode(VOCABULARY_PROBE)?.ids;
+        Ok(format!(
+            "clip {embed_dim} vision {:?} {} {:?} {} {} {:?} {} {:?} {:?} {:?} text {} {} {:?} {} {} {pool} {probe:?}",
+            v.image_size, v.heads, v.activation, v.eps, v.pre_norm, v.pool, geometry, prep.filter, prep.rescale,
+            prep.normalise, t.context_length, t.heads, t.activation, t.eps, t.causal,
+        ))
+    }
+
+    fn check_options(&self, input: &Input) -> Result<()> {
+        let name = &self.info.name;
+        if let Some(instruction) = &input.instruction {
+            return Err(Error::Input(format!("{name} takes no instructions, but one was given: {instruction:?}")));
+        }
+        if let Some(dimensions) = input.dimensions.filter(|dimensions| *dimensions != self.config.embed_dim) {
+            let only = self.config.embed_dim;
+            return Err(Error::Input(format!("{name} gives {only} dimensions and can't be cut to {dimensions}")));
+        }
+        if let Some(span) = &input.span {
+            return Err(Error::Input(format!("{name} embeds pictures and texts whole, but a span was given: {span:?}")));
+        }
+        Ok(())
+    }
+
+    fn encode_pixels(&self, batch: &[PixelTensor]) -> Result<Tensor> {
+        let (height, width) = (batch[0].height as usize, batch[0].width as usize);
+        let pixels: Vec<f32> = batch.iter().flat_map(|pixels| &pixels.data).copied().collect();
+        let pixels = Tensor::from_vec(pixels, (batch.len(), 3, height, width), &self.device)?;
+        self.vision()?.forward(&pixels)
+    }
+
+    fn encode_tokens(&self, batch: &[Vec<u32>]) -> Result<Tensor> {
+        let longest = batch.iter().map(Vec::len).max().unwrap_or(0);
+        let length = if self.config.text.needs_padding() { self.tokenizer.context_length() } else { longest };
+        let ids: Vec<Vec<u32>> = batch.iter().map(|ids| padded(ids, length, self.tokenizer.pad_id())).collect();
+        self.text()?.forward(&ids)
+    }
+}
+
+/// `ids` followed by padding up to `length`.
+pub(crate) fn padded(ids: &[u32], length: usize, pad_id: u32) -> Vec<u32> {
+    let mut ids = ids.to_vec();
+    ids.resize(length.max(ids.len()), pad_id);
+    ids
+}
+
+/// Builds a tower unless it is there already; two threads never build it twice.
+fn once<T>(slot: &Mutex<Option<Arc<T>>>, build: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+    let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*slot {
+        Some(tower) => Ok(tower.clone()),
+        None => Ok(slot.insert(Arc::new(build()?)).clone()),
+    }
+}
+
+fn describe(
+    config: &ClipConfig,
+    prep: &ImagePrep,
+    tokenizer: &Tokenizer,
+    weights: &CanonicalWeights,
+    origin: Origin,
+    precision: Precision,
+) -> ModelInfo {
+    let tower = |modality, architecture, prefix| TowerInfo { modality, architecture, parameters: weights.parameters(prefix) };
+    ModelInfo {
+        name: origin.name,
+        family: "clip".into(),
+        layout: config.layout.as_str().into(),
+        towers: vec![
+            tower(Modality::Image, config.vision.describe(), "vision."),
+            tower(Modality::Text, config.text.describe(), "text."),
+        ],
+        parameters: weights.parameters(""),
+        dimension: config.embed_dim,
+        modalities: vec![Modality::Text, Modality::Image],
+        preprocessing: Some(crate::config::describe_prep(prep)),
+        tokenizer: Some(tokenizer.describe()),
+        licence: origin.licence,
+        precision,
+        location: origin.location,
+    }
+}
+
+impl Embedder for ClipModel {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn space(&self) -> Result<SpaceId> {
+        let mut slot = self.space.lock().unwrap_or_else(PoisonError::into_inner);
+        match *slot {
+            Some(id) => Ok(id),
+            None => {
+                let id = space::cached(&self.weights, &self.space_rules()?, self.cache_dir.as_deref())?;
+                Ok(*slot.insert(id))
+            }
+        }
+    }
+
+    fn modalities(&self) -> &[Modality] {
+        &self.info.modalities
+    }
+
+    fn dimension(&self) -> usize {
+        self.config.embed_dim
+    }
+
+    fn fingerprint(&self, input: &Input) -> String {
+        // Role, instruction, dimensions and span have no effect here or are refused.
+        let precision = self.info.precision.as_str();
+        match input.modality {
+            Modality::Image => format!("clip {precision} image {}", self.prep.fingerprint()),
+            Modality::Text => format!("clip {precision} text {}", self.tokenizer.describe()),
+            Modality::Audio | Modality::Video | Modality::Depth | Modality::Thermal | Modality::Imu => String::new(),
+        }
+    }
+
+    fn prepare(&self, input: &Input) -> Result<Prepared> {
+        self.check_options(input)?;
+        match (input.modality, &input.content) {
+            (Modality::Image, Content::Bytes(bytes)) => {
+                let pixels = self.prep.tensor(bytes)?;
+                let cost = self.config.vision.positions();
+                Ok(Prepared { modality: Modality::Image, cost, truncated: false, data: Box::new(ClipData::Pixels(pixels)) })
+            }
+            (Modality::Text, Content::Text(text)) => {
+                let encoded = self.tokenizer.encode(text)?;
+                let (cost, truncated) = (encoded.ids.len(), encoded.truncated);
+                Ok(Prepared { modality: Modality::Text, cost, truncated, data: Box::new(ClipData::Tokens(encoded.ids)) })
+            }
+            (Modality::Text, Content::Bytes(_)) => Err(Error::Input("a text was given as bytes, expected a string".into())),
+            (Modality::Image, Content::Text(_)) => {
+                Err(Error::Input("a picture was given as a string, expected the bytes of an image file".into()))
+            }
+            (Modality::Audio | Modality::Video | Modality::Depth | Modality::Thermal | Modality::Imu, _) => {
+                let has: Vec<_> = self.modalities().iter().map(|modality| modality.as_str()).collect();
+                let (name, asked) = (&self.info.name, input.modality);
+                Err(Error::Input(format!("{name} has no tower for {asked}, it embeds {}", has.join(" and "))))
+            }
+        }
+    }
+
+    fn encode(&self, batch: Vec<Prepared>, cancel: &CancelToken) -> Result<Vec<Embedding>> {
+        let mut results: Vec<Option<Embedding>> = batch.iter().map(|_| None).collect();
+        let (mut pictures, mut texts) = (Vec::new(), Vec::new());
+        for (place, prepared) in batch.into_iter().enumerate() {
+            match prepared.data.downcast::<ClipData>().map(|data| *data) {
+                Ok(ClipData::Pixels(pixels)) => pictures.push((place, pixels)),
+                Ok(ClipData::Tokens(ids)) => texts.push((place, ids)),
+                Err(_) => return Err(Error::Input("an input prepared by another model reached this one".into())),
+            }
+        }
+        // Texts of similar length share a micro-batch, so that little is padded.
+        texts.sort_by_key(|(_, ids)| ids.len());
+        run(pictures, cancel, &mut results, |batch| self.encode_pixels(batch))?;
+        run(texts, cancel, &mut results, |batch| self.encode_tokens(batch))?;
+        Ok(results.into_iter().flatten().collect())
+    }
+
+    fn logit_rule(&self) -> Result<Option<LogitRule>> {
+        let scale = self.scalar("logit_scale")?.exp();
+        let bias = if self.config.logit_bias { self.scalar("logit_bias")? } else { 0.0 };
+        // A bias comes with the sigmoid loss.
+        let probability = if self.config.logit_bias { ProbabilityRule::Sigmoid } else { ProbabilityRule::Softmax };
+        Ok(Some(LogitRule { scale, bias, probability }))
+    }
+}
+
+/// Sends `items` through `encode` in micro-batches and puts each result in its place.
+fn run<T>(
+    items: Vec<(usize, T)>,
+    cancel: &CancelToken,
+    results: &mut [Option<Embedding>],
+    encode: impl Fn(&[T]) -> Result<Tensor>,
+) -> Result<()> {
+    let (places, items): (Vec<usize>, Vec<T>) = items.into_iter().unzip();
+    for (places, items) in places.chunks(MICRO_BATCH).zip(items.chunks(MICRO_BATCH)) {
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let rows: Vec<Vec<f32>> = encode(items)?.to_vec2()?;
+        for (place, native) in places.iter().zip(rows) {
+            results[*place] = Some(Embedding::from_native(native)?);
+        }
+    }
+    Ok(())
+}
+
+/// What all names of a checkpoint begin with, found by a name that every checkpoint of the layout has.
+pub(crate) fn prefix_of<'a>(names: impl Iterator<Item = &'a str>, anchor: &str) -> Option<String> {
+    names.filter_map(|name| name.strip_suffix(anchor)).min_by_key(|prefix| prefix.len()).map(str::to_string)
+}

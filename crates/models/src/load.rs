@@ -1,0 +1,163 @@
+//! From a model's name to an [`Embedder`]: the table of families, and how each is recognised by its files.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::clip::{ClipModel, Origin, prefix_of};
+use crate::config::{self, ClipConfig, Layout};
+use crate::embedder::Embedder;
+use crate::error::{Error, Result};
+use crate::options::LoadOptions;
+use crate::source::{Located, ModelName, resolve};
+use crate::tokenizer::Tokenizer;
+use crate::weights::{CanonicalWeights, Checkpoint};
+
+/// A model family: how it is recognised, and how it is loaded.
+struct Family {
+    /// Shown when nothing matches.
+    name: &'static str,
+    recognises: fn(&Located) -> Result<bool>,
+    load: fn(&Located, &LoadOptions) -> Result<Arc<dyn Embedder>>,
+}
+
+/// All families, first match wins. A new family is a row here; see `docs/adding-a-model.md`.
+const FAMILIES: &[Family] = &[
+    Family { name: "CLIP in the Hugging Face layout", recognises: is_hf_clip, load: |l, o| Ok(Arc::new(hf_clip(l, o)?)) },
+    Family { name: "CLIP in the OpenCLIP layout", recognises: is_open_clip, load: |l, o| Ok(Arc::new(open_clip(l, o)?)) },
+    Family { name: "a plain OpenAI state dict", recognises: is_bare, load: |l, o| Ok(Arc::new(bare_clip(l, o)?)) },
+];
+
+/// Loads the model of this name: `mini`, a known variant, a local folder or file, or a hub id `owner/name[@revision]`.
+///
+/// # Errors
+/// A name that leads nowhere, files that are missing or damaged, or a model that this version doesn't support.
+pub fn load(name: &str, options: &LoadOptions) -> Result<Arc<dyn Embedder>> {
+    let located = resolve(&ModelName::parse(name)?, options)?;
+    for family in FAMILIES {
+        if (family.recognises)(&located)? {
+            return (family.load)(&located, options);
+        }
+    }
+    Err(unrecognised(&located))
+}
+
+/// As [`load`], for callers that need CLIP itself, such as comparison with golden data.
+///
+/// # Errors
+/// As [`load`], and a model of another family.
+pub fn load_clip(name: &str, options: &LoadOptions) -> Result<ClipModel> {
+    let located = resolve(&ModelName::parse(name)?, options)?;
+    if is_hf_clip(&located)? {
+        hf_clip(&located, options)
+    } else if is_open_clip(&located)? {
+        open_clip(&located, options)
+    } else if is_bare(&located)? {
+        bare_clip(&located, options)
+    } else {
+        Err(unrecognised(&located))
+    }
+}
+
+fn unrecognised(located: &Located) -> Error {
+    let known: Vec<_> = FAMILIES.iter().map(|family| family.name).collect();
+    let found = match model_type(located) {
+        Ok(Some(kind)) => format!("its config.json says model_type {kind:?}"),
+        Ok(None) => "it holds neither a config.json with a model_type nor an open_clip_config.json".into(),
+        Err(error) => error.to_string(),
+    };
+    let place = located.describe();
+    Error::Unsupported(format!("{place}: not a model this version loads ({found}); it loads {}", known.join(", ")))
+}
+
+/// The `model_type` of `config.json`.
+fn model_type(located: &Located) -> Result<Option<String>> {
+    let Some(bytes) = located.read("config.json")? else { return Ok(None) };
+    let path = located.display_path("config.json");
+    let config: serde_json::Value = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::malformed(&path, format!("not a JSON document: {error}")))?;
+    Ok(config.get("model_type").and_then(|kind| kind.as_str()).map(str::to_string))
+}
+
+fn is_hf_clip(located: &Located) -> Result<bool> {
+    Ok(located.has_weights(Layout::HuggingFace)? && model_type(located)?.as_deref() == Some("clip"))
+}
+
+fn is_open_clip(located: &Located) -> Result<bool> {
+    Ok(located.read("open_clip_config.json")?.is_some())
+}
+
+fn is_bare(located: &Located) -> Result<bool> {
+    Ok(located.is_single_file() && located.read("config.json")?.is_none())
+}
+
+/// A file's name for messages and its bytes.
+type NamedBytes = (PathBuf, Cow<'static, [u8]>);
+
+fn optional(located: &Located, file: &str) -> Result<Option<NamedBytes>> {
+    Ok(located.read(file)?.map(|bytes| (located.display_path(file), bytes)))
+}
+
+fn required(located: &Located, file: &str) -> Result<NamedBytes> {
+    optional(located, file)?
+        .ok_or_else(|| Error::NotFound(format!("{}: no {file}", located.describe())))
+}
+
+fn origin(located: &Located) -> Origin {
+    Origin { name: located.name().to_string(), location: located.describe(), licence: located.licence() }
+}
+
+/// Names of tensors whose number of rows may differ from the configuration's, because positions are resized.
+const RESIZABLE: [&str; 2] = ["vision.positions", "text.positions"];
+
+fn hf_clip(located: &Located, options: &LoadOptions) -> Result<ClipModel> {
+    let (path, bytes) = required(located, "config.json")?;
+    let preprocessor = match optional(located, "preprocessor_config.json")? {
+        Some(found) => Some(found),
+        None => optional(located, "processor_config.json")?,
+    };
+    let preprocessor = preprocessor.as_ref().map(|(path, bytes)| (path.as_path(), bytes.as_ref()));
+    let config = config::hf_clip::read((&path, &bytes), preprocessor)?;
+    let tokenizer = Tokenizer::hugging_face(located, config.text.context_length, config.text.vocab_size)?;
+    let checkpoint = Checkpoint::open(&located.weights(Layout::HuggingFace)?)?;
+    let prefix = anchor(&checkpoint, config::hf_clip::ANCHOR)?;
+    let recipes = config::hf_clip::recipes(&config, &prefix);
+    let weights = CanonicalWeights::new(checkpoint, recipes, config::hf_clip::ignorable, &[])?;
+    Ok(ClipModel::new(config, tokenizer, weights, origin(located), options))
+}
+
+fn open_clip(located: &Located, options: &LoadOptions) -> Result<ClipModel> {
+    let (path, bytes) = required(located, "open_clip_config.json")?;
+    let config = config::open_clip::read(&path, &bytes)?;
+    let checkpoint = Checkpoint::open(&located.weights(Layout::OpenClip)?)?;
+    with_open_clip_names(located, options, config, checkpoint)
+}
+
+fn bare_clip(located: &Located, options: &LoadOptions) -> Result<ClipModel> {
+    let checkpoint = Checkpoint::open(&located.weights(Layout::OpenClip)?)?;
+    let prefix = anchor(&checkpoint, config::open_clip::ANCHOR)?;
+    let config = config::infer_from_state_dict(&checkpoint, &prefix)?;
+    with_open_clip_names(located, options, config, checkpoint)
+}
+
+fn with_open_clip_names(
+    located: &Located,
+    options: &LoadOptions,
+    mut config: ClipConfig,
+    checkpoint: Checkpoint,
+) -> Result<ClipModel> {
+    let tokenizer = Tokenizer::open_clip(located, &config.tokenizer, config.text.context_length, config.text.vocab_size)?;
+    let prefix = anchor(&checkpoint, config::open_clip::ANCHOR)?;
+    let in_text = anchor(&checkpoint, config::open_clip::TEXT_ANCHOR)?;
+    let text = in_text.strip_prefix(&prefix).unwrap_or(&in_text).to_string();
+    // A model built for a bias starts from 0 where the file has none.
+    config.logit_bias &= checkpoint.contains(&format!("{prefix}logit_bias"));
+    let recipes = config::open_clip::recipes(&config, &prefix, &text);
+    let weights = CanonicalWeights::new(checkpoint, recipes, config::open_clip::ignorable, &RESIZABLE)?;
+    Ok(ClipModel::new(config, tokenizer, weights, origin(located), options))
+}
+
+fn anchor(checkpoint: &Checkpoint, name: &str) -> Result<String> {
+    let names = checkpoint.names();
+    prefix_of(names, name).ok_or_else(|| Error::tensor(checkpoint.path(), name, "is missing: not the weights of this model"))
+}

@@ -1,0 +1,168 @@
+//! One set of tensor names and layouts for all checkpoint layouts.
+//!
+//! A layout is a list of [`Recipe`]s from its own tensor names to the canonical ones. Models load, and space ids are
+//! hashed, through this view alone, so that copies of one checkpoint in different layouts can't differ.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use candle_core::{Device, Tensor};
+
+use super::Checkpoint;
+use crate::error::{Error, Result};
+
+/// How a canonical tensor is made from a checkpoint's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recipe {
+    /// The tensor of this name.
+    Copy(String),
+    /// The transpose of the matrix of this name.
+    Transpose(String),
+    /// Tensors stacked along the first dimension.
+    Stack(Vec<String>),
+}
+
+impl Recipe {
+    fn sources(&self) -> &[String] {
+        match self {
+            Self::Copy(name) | Self::Transpose(name) => std::slice::from_ref(name),
+            Self::Stack(names) => names,
+        }
+    }
+}
+
+/// What a canonical tensor is made from and what shape it must have.
+#[derive(Debug, Clone, Default)]
+pub struct Recipes {
+    entries: BTreeMap<String, (Recipe, Vec<usize>)>,
+}
+
+impl Recipes {
+    /// Adds a tensor.
+    pub fn add(&mut self, canonical: impl Into<String>, recipe: Recipe, shape: &[usize]) {
+        self.entries.insert(canonical.into(), (recipe, shape.to_vec()));
+    }
+
+    /// Number of parameters of all tensors whose canonical name starts with `prefix`.
+    pub fn parameters(&self, prefix: &str) -> u64 {
+        let matching = self.entries.iter().filter(|(name, _)| name.starts_with(prefix));
+        matching.map(|(_, (_, shape))| shape.iter().map(|size| *size as u64).product::<u64>()).sum()
+    }
+}
+
+/// A checkpoint seen through canonical names.
+#[derive(Debug)]
+pub struct CanonicalWeights {
+    checkpoint: Checkpoint,
+    recipes: Recipes,
+}
+
+impl CanonicalWeights {
+    /// Checks that the checkpoint holds every tensor the recipes need, in the right shape, and nothing else that looks
+    /// like a parameter. `ignorable` says which leftover names are harmless buffers; `free` which canonical tensors may
+    /// have another number of rows than expected (position embeddings that will be resized).
+    ///
+    /// # Errors
+    /// A tensor that is missing, of the wrong shape, or unknown; the message names it.
+    pub fn new(
+        checkpoint: Checkpoint,
+        recipes: Recipes,
+        ignorable: impl Fn(&str) -> bool,
+        free: &[&str],
+    ) -> Result<Self> {
+        let mut used = BTreeSet::new();
+        for (canonical, (recipe, shape)) in &recipes.entries {
+            let rows_free = free.contains(&canonical.as_str());
+            check_shapes(&checkpoint, recipe, shape, rows_free)?;
+            used.extend(recipe.sources().iter().map(String::as_str));
+        }
+        let unknown = checkpoint.names().filter(|name| !used.contains(name) && !ignorable(name)).min();
+        if let Some(name) = unknown {
+            let reason = "is not part of the architecture that the configuration describes";
+            return Err(Error::tensor(checkpoint.path(), name, reason));
+        }
+        Ok(Self { checkpoint, recipes })
+    }
+
+    /// The files behind this view.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// The canonical names in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.recipes.entries.keys().map(String::as_str)
+    }
+
+    /// Whether there is a canonical tensor of this name.
+    pub fn contains(&self, canonical: &str) -> bool {
+        self.recipes.entries.contains_key(canonical)
+    }
+
+    /// Number of parameters of all tensors whose canonical name starts with `prefix`.
+    pub fn parameters(&self, prefix: &str) -> u64 {
+        self.recipes.parameters(prefix)
+    }
+
+    /// Decodes a canonical tensor to `f32`: its shape and its elements in row-major order.
+    ///
+    /// # Errors
+    /// A tensor that isn't in the recipes, or can't be decoded.
+    pub fn values(&self, canonical: &str) -> Result<(Vec<usize>, Vec<f32>)> {
+        let Some((recipe, _)) = self.recipes.entries.get(canonical) else {
+            return Err(Error::tensor(self.checkpoint.path(), canonical, "is not part of this model"));
+        };
+        match recipe {
+            Recipe::Copy(name) => self.checkpoint.load(name),
+            Recipe::Transpose(name) => {
+                let (shape, values) = self.checkpoint.load(name)?;
+                let (rows, columns) = (shape[0], shape[1]);
+                let cell = |flat: usize| values[flat % rows * columns + flat / rows];
+                Ok((vec![columns, rows], (0..rows * columns).map(cell).collect()))
+            }
+            Recipe::Stack(names) => {
+                let mut all = Vec::new();
+                let mut stacked = Vec::new();
+                for name in names {
+                    let (shape, values) = self.checkpoint.load(name)?;
+                    if stacked.is_empty() {
+                        stacked = shape;
+                    } else {
+                        stacked[0] += shape[0];
+                    }
+                    all.extend(values);
+                }
+                Ok((stacked, all))
+            }
+        }
+    }
+
+    /// Decodes a canonical tensor.
+    ///
+    /// # Errors
+    /// As [`values`](Self::values).
+    pub fn tensor(&self, canonical: &str, device: &Device) -> Result<Tensor> {
+        let (shape, values) = self.values(canonical)?;
+        Ok(Tensor::from_vec(values, shape, device)?)
+    }
+}
+
+fn check_shapes(checkpoint: &Checkpoint, recipe: &Recipe, shape: &[usize], rows_free: bool) -> Result<()> {
+    let parts = recipe.sources().len();
+    for name in recipe.sources() {
+        let Some(found) = checkpoint.shape(name) else {
+            return Err(Error::tensor(checkpoint.path(), name, "is missing"));
+        };
+        let mut expected = shape.to_vec();
+        match recipe {
+            Recipe::Copy(_) => {}
+            Recipe::Transpose(_) => expected.reverse(),
+            Recipe::Stack(_) => expected[0] /= parts,
+        }
+        let scalar = expected.is_empty() && found == [1] || expected == [1] && found.is_empty();
+        let rows = rows_free && found.len() == expected.len() && found.get(1..) == expected.get(1..);
+        if found != expected && !scalar && !rows {
+            return Err(Error::tensor(checkpoint.path(), name, format!("has shape {found:?}, expected {expected:?}")));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! Nearness search over one snapshot: exact scan of the mapped vectors, then the items of the rows that were found.
+
+use std::sync::Arc;
+
+use crossmodal_index::{FlatIndex, IndexError, Neighbor, RowSet, Selection};
+use rusqlite::{Connection, OptionalExtension, params_from_iter};
+
+use super::filter_sql::translate;
+use super::layout::Layout;
+use super::rows::{
+    FieldRow, ITEM_COLUMNS, VECTOR_COLUMN_COUNT, VECTOR_COLUMNS, load_change, load_field,
+    read_item, read_vector,
+};
+use super::view::{FieldView, Views};
+use crate::{Filter, Hit, SearchRequest, StoreError, validate};
+
+/// Answers a search in the state that `connection`'s transaction sees.
+pub(super) fn search(
+    layout: &Layout,
+    views: &Views,
+    connection: &Connection,
+    request: &SearchRequest,
+) -> Result<Vec<Vec<Hit>>, StoreError> {
+    let field = load_field(connection, &request.field)?;
+    if let Some(space) = &request.space {
+        validate::same_space(&field.field, space)?;
+    }
+    for (index, query) in request.queries.iter().enumerate() {
+        validate::query(index, &field.field, query)?;
+    }
+    let matching = request
+        .filter
+        .as_ref()
+        .map(|filter| matching_rows(connection, &field, filter))
+        .transpose()?;
+    let view = views.get(layout, connection, &field, load_change(connection)?)?;
+    if let Some(hits) = search_view(connection, &field, &view, matching.as_ref(), request)? {
+        return Ok(hits);
+    }
+    // A row that was found isn't what was written. All rows are checked once, and the damaged ones left out.
+    let view = views.exclude_damaged(connection, &field, &view)?;
+    let hits = search_view(connection, &field, &view, matching.as_ref(), request)?;
+    hits.ok_or_else(|| StoreError::Damaged {
+        file: layout.vector_file(field.key, field.generation),
+        reason: "it changed while it was searched".to_owned(),
+    })
+}
+
+/// The rows of the field whose items satisfy a filter.
+fn matching_rows(
+    connection: &Connection,
+    field: &FieldRow,
+    filter: &Filter,
+) -> Result<RowSet, StoreError> {
+    let condition = translate(filter)?;
+    let sql = format!(
+        "SELECT v.row FROM items i JOIN vectors v ON v.item = i.key AND v.field = {} WHERE {}",
+        field.key, condition.sql
+    );
+    let mut rows = RowSet::none(field.rows);
+    let mut statement = connection.prepare(&sql)?;
+    let mut found = statement.query(params_from_iter(condition.parameters))?;
+    while let Some(row) = found.next()? {
+        rows.insert(row.get::<_, i64>(0)? as u64);
+    }
+    Ok(rows)
+}
+
+/// The hits, or `None` when one of them is damaged.
+fn search_view(
+    connection: &Connection,
+    field: &FieldRow,
+    view: &Arc<FieldView>,
+    matching: Option<&RowSet>,
+    request: &SearchRequest,
+) -> Result<Option<Vec<Vec<Hit>>>, StoreError> {
+    let selected = matching.map(|matching| intersection(&view.live, matching));
+    let allowed = selected.as_ref().unwrap_or(&view.live);
+    let selection = Selection {
+        allowed: Some(allowed),
+        groups: view.groups.as_ref().map(|groups| &groups[..]),
+    };
+    let invalid = |error: IndexError| StoreError::InvalidVector {
+        owner: "a query".to_owned(),
+        field: request.field.clone(),
+        reason: format!("was refused: {error}"),
+    };
+    let values = view.vectors.values();
+    let index =
+        FlatIndex::new(field.field.dimension, field.field.metric, &[values]).map_err(invalid)?;
+    let queries: Vec<_> = request.queries.iter().map(Vec::as_slice).collect();
+    let found = index
+        .search(&queries, request.k, selection)
+        .map_err(invalid)?;
+    let mut lists = Vec::with_capacity(found.len());
+    for neighbors in found {
+        let mut hits = Vec::with_capacity(neighbors.len());
+        for neighbor in neighbors
+            .iter()
+            .filter(|neighbor| request.min_score.is_none_or(|min| neighbor.score >= min))
+        {
+            match load_hit(connection, field, view, neighbor)? {
+                Some(hit) => hits.push(hit),
+                None => return Ok(None),
+            }
+        }
+        lists.push(hits);
+    }
+    Ok(Some(lists))
+}
+
+fn intersection(live: &RowSet, matching: &RowSet) -> RowSet {
+    let mut both = matching.clone();
+    both.intersect(live);
+    both
+}
+
+/// The item of a row, or `None` when the row's values are not those that were written.
+fn load_hit(
+    connection: &Connection,
+    field: &FieldRow,
+    view: &FieldView,
+    neighbor: &Neighbor,
+) -> Result<Option<Hit>, StoreError> {
+    let sql = format!(
+        "SELECT {VECTOR_COLUMNS}, {ITEM_COLUMNS} FROM vectors v JOIN items i ON i.key = v.item
+         WHERE v.field = ?1 AND v.row = ?2"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let read =
+        |row: &rusqlite::Row<'_>| Ok((read_vector(row)?, read_item(row, VECTOR_COLUMN_COUNT)?));
+    let Some((vector, item)) = statement
+        .query_row([field.key, neighbor.row as i64], read)
+        .optional()?
+    else {
+        return Ok(None);
+    };
+    if !view
+        .vectors
+        .row(neighbor.row)
+        .is_some_and(|values| vector.matches(values))
+    {
+        return Ok(None);
+    }
+    let span = vector.span()?;
+    let (part, modality) = (vector.part, vector.modality);
+    Ok(Some(Hit {
+        key: item.key,
+        score: neighbor.score,
+        part,
+        modality,
+        span,
+        item: item.item,
+    }))
+}

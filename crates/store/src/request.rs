@@ -1,0 +1,64 @@
+//! What is asked of a store, and what a search answers.
+
+use crate::{Filter, Item, SpaceRef, Span};
+
+/// A search by vectors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SearchRequest {
+    /// The field that is searched.
+    pub field: String,
+    /// The space of the queries; when given, it must be the field's.
+    pub space: Option<SpaceRef>,
+    /// The queries, each of the field's dimension. In a cosine field they need not have unit length.
+    pub queries: Vec<Vec<f32>>,
+    /// Number of hits for each query.
+    pub k: usize,
+    /// Only items that satisfy it are found.
+    pub filter: Option<Filter>,
+    /// Only hits with at least this score are returned.
+    pub min_score: Option<f32>,
+}
+
+impl SearchRequest {
+    /// One query without a filter.
+    pub fn new(field: impl Into<String>, query: Vec<f32>, k: usize) -> Self {
+        Self {
+            field: field.into(),
+            space: None,
+            queries: vec![query],
+            k,
+            filter: None,
+            min_score: None,
+        }
+    }
+}
+
+/// One item that a search found, with the vector of it that is nearest to the query.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hit {
+    /// The item's internal number.
+    pub key: i64,
+    /// Higher is better; see [`Metric`](crate::Metric).
+    pub score: f32,
+    /// The part that matched.
+    pub part: u32,
+    /// The modality of the vector that matched.
+    pub modality: String,
+    /// The place inside the item that matched.
+    pub span: Option<Span>,
+    /// The item.
+    pub item: Item,
+}
+
+/// A page of items, in the order of their keys.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ListRequest {
+    /// Only items that satisfy it.
+    pub filter: Option<Filter>,
+    /// Only items whose source's uri starts with this, compared by bytes. For a folder, end it with a separator.
+    pub uri_prefix: Option<String>,
+    /// Only items with a key above this one: the last key of the page before.
+    pub after: Option<i64>,
+    /// At most so many items; all of them when absent.
+    pub limit: Option<usize>,
+}

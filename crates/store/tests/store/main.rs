@@ -1,0 +1,21 @@
+//! Tests of collections through their public interface: behaviour, faults, processes.
+
+mod conformance;
+mod damage;
+mod filters;
+mod opening;
+mod processes;
+mod random_operations;
+mod sample;
+
+/// The local store fulfils the contract of every store.
+#[test]
+fn local_store_conforms() {
+    let folders = tempfile::tempdir().unwrap();
+    let mut count = 0;
+    conformance::check_all(&mut || {
+        count += 1;
+        let folder = folders.path().join(count.to_string());
+        Box::new(sample::open_write(&folder))
+    });
+}

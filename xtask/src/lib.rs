@@ -1,0 +1,1 @@
+//! Checks of the workspace itself live in this crate's tests.
