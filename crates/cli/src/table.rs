@@ -107,9 +107,9 @@ impl Table {
             let space = " ".repeat(width.saturating_sub(cell.width()));
             let styled = if cell.is_empty() { String::new() } else { styled(column, &cell) };
             match column.align {
-                Align::Right => text.extend([&space, &styled]),
+                Align::Right => text.extend([space, styled]),
                 Align::Left if place == last => text.push_str(&styled),
-                Align::Left => text.extend([&styled, &space]),
+                Align::Left => text.extend([styled, space]),
             }
             if place < last {
                 text.push_str(&" ".repeat(GAP));

@@ -108,7 +108,7 @@ impl VectorFile {
             Format::JsonLines => Vec::new(),
         };
         let values = self.values.iter().map(|value| value.to_le_bytes());
-        let mut write = || -> std::io::Result<()> {
+        let write = || -> std::io::Result<()> {
             self.file.write_all(&header)?;
             for value in values {
                 self.file.write_all(&value)?;

@@ -10,7 +10,7 @@
 //! let collection = Collection::open(std::path::Path::new("pictures.cm"), &Mode::write())?;
 //! let request = ingest::Request::new(vec!["pictures".into()]);
 //! ingest::run(&collection, &model, &request, &ingest::Events::none(), &Default::default())?;
-//! for hit in collection.search(&model, &Query::text("red apple"))? {
+//! for hit in collection.search(model.as_ref(), &Query::text("red apple"))? {
 //!     println!("{:.3} {}", hit.score, hit.item.id);
 //! }
 //! # Ok::<(), crossmodal_engine::Error>(())

@@ -10,9 +10,7 @@ pub enum IndexError {
     #[error("the dimension of an index must be at least 1")]
     ZeroDimension,
     /// A block whose length isn't a whole number of rows.
-    #[error(
-        "block {block} holds {length} values, which is not a multiple of the dimension {dimension}"
-    )]
+    #[error("block {block} holds {length} values, which is not a multiple of the dimension {dimension}")]
     RaggedBlock {
         /// Position of the block in the list.
         block: usize,

@@ -58,26 +58,14 @@ impl<'a> FlatIndex<'a> {
         let (mut chunks, mut rows) = (Vec::new(), 0);
         for (block, values) in blocks.iter().enumerate() {
             if values.len() % dimension != 0 {
-                return Err(IndexError::RaggedBlock {
-                    block,
-                    length: values.len(),
-                    dimension,
-                });
+                return Err(IndexError::RaggedBlock { block, length: values.len(), dimension });
             }
             for values in values.chunks(chunk_rows * dimension) {
-                chunks.push(Chunk {
-                    first_row: rows,
-                    values,
-                });
+                chunks.push(Chunk { first_row: rows, values });
                 rows += (values.len() / dimension) as u64;
             }
         }
-        Ok(Self {
-            dimension,
-            metric,
-            chunks,
-            rows,
-        })
+        Ok(Self { dimension, metric, chunks, rows })
     }
 
     /// Number of rows.
@@ -112,31 +100,14 @@ impl<'a> FlatIndex<'a> {
         let rows = match selection.groups {
             Some(groups) => {
                 if (groups.len() as u64) < self.rows {
-                    return Err(IndexError::GroupCount {
-                        found: groups.len() as u64,
-                        expected: self.rows,
-                    });
+                    return Err(IndexError::GroupCount { found: groups.len() as u64, expected: self.rows });
                 }
-                let push = |top: &mut GroupedTopK, score, row: u64| {
-                    top.push(score, row, groups[row as usize])
-                };
-                let tops = self.scan(
-                    &queries,
-                    selection.allowed,
-                    || GroupedTopK::new(k),
-                    push,
-                    GroupedTopK::merge,
-                );
+                let push = |top: &mut GroupedTopK, score, row: u64| top.push(score, row, groups[row as usize]);
+                let tops = self.scan(&queries, selection.allowed, || GroupedTopK::new(k), push, GroupedTopK::merge);
                 tops.into_iter().map(GroupedTopK::into_sorted).collect()
             }
             None => {
-                let tops = self.scan(
-                    &queries,
-                    selection.allowed,
-                    || TopK::new(k),
-                    TopK::push,
-                    TopK::merge,
-                );
+                let tops = self.scan(&queries, selection.allowed, || TopK::new(k), TopK::push, TopK::merge);
                 tops.into_iter().map(TopK::into_sorted).collect::<Vec<_>>()
             }
         };
@@ -148,26 +119,16 @@ impl<'a> FlatIndex<'a> {
         let prepare = |(query, values): (usize, &&[f32])| {
             if values.len() != self.dimension {
                 let (found, expected) = (values.len(), self.dimension);
-                return Err(IndexError::QueryDimension {
-                    query,
-                    found,
-                    expected,
-                });
+                return Err(IndexError::QueryDimension { query, found, expected });
             }
             if !values.iter().all(|value| value.is_finite()) {
-                return Err(IndexError::QueryValue {
-                    query,
-                    reason: "it has a NaN or an infinite value",
-                });
+                return Err(IndexError::QueryValue { query, reason: "it has a NaN or an infinite value" });
             }
             let mut values = values.to_vec();
             if self.metric == Metric::Cosine {
                 let length = distance::normalize(&mut values);
                 if !(length > 0.0 && length.is_finite()) {
-                    return Err(IndexError::QueryValue {
-                        query,
-                        reason: "it has no direction (length 0 or infinite)",
-                    });
+                    return Err(IndexError::QueryValue { query, reason: "it has no direction (length 0 or infinite)" });
                 }
             }
             Ok(values)
@@ -184,35 +145,18 @@ impl<'a> FlatIndex<'a> {
         push: impl Fn(&mut T, f32, u64) + Sync,
         merge: impl Fn(&mut T, T) + Sync,
     ) -> Vec<T> {
-        let start = || {
-            (
-                queries.iter().map(|_| new()).collect::<Vec<T>>(),
-                Scratch::default(),
-            )
-        };
+        let start = || (queries.iter().map(|_| new()).collect::<Vec<T>>(), Scratch::default());
         let scan_chunk = |(mut tops, mut scratch): (Vec<T>, Scratch), chunk: &Chunk<'_>| {
-            self.scan_chunk(
-                chunk,
-                queries,
-                allowed,
-                &mut scratch,
-                |query, score, row| {
-                    push(&mut tops[query], score, row);
-                },
-            );
+            self.scan_chunk(chunk, queries, allowed, &mut scratch, |query, score, row| {
+                push(&mut tops[query], score, row);
+            });
             (tops, scratch)
         };
         let unite = |mut tops: Vec<T>, others: Vec<T>| {
-            tops.iter_mut()
-                .zip(others)
-                .for_each(|(top, other)| merge(top, other));
+            tops.iter_mut().zip(others).for_each(|(top, other)| merge(top, other));
             tops
         };
-        let parts = self
-            .chunks
-            .par_iter()
-            .fold(start, scan_chunk)
-            .map(|(tops, _)| tops);
+        let parts = self.chunks.par_iter().fold(start, scan_chunk).map(|(tops, _)| tops);
         parts.reduce(|| queries.iter().map(|_| new()).collect(), unite)
     }
 
@@ -237,38 +181,17 @@ impl<'a> FlatIndex<'a> {
         for (group, queries) in queries.chunks(QUERY_GROUP).enumerate() {
             scratch.scores.resize(count * queries.len(), 0.0);
             if count == row_count {
-                distance::score_rows(
-                    op,
-                    chunk.values,
-                    self.dimension,
-                    queries,
-                    &mut scratch.scores,
-                );
+                distance::score_rows(op, chunk.values, self.dimension, queries, &mut scratch.scores);
             } else {
                 let indices = &scratch.indices;
                 let scores = &mut scratch.scores;
-                distance::score_selected_rows(
-                    op,
-                    chunk.values,
-                    self.dimension,
-                    indices,
-                    queries,
-                    scores,
-                );
+                distance::score_selected_rows(op, chunk.values, self.dimension, indices, queries, scores);
             }
             for (query, scores) in scratch.scores.chunks(count).enumerate() {
                 for (i, score) in scores.iter().enumerate() {
-                    let row = if count == row_count {
-                        i as u64
-                    } else {
-                        u64::from(scratch.indices[i])
-                    };
+                    let row = if count == row_count { i as u64 } else { u64::from(scratch.indices[i]) };
                     // The root is taken before ranking: distinct squares may have equal roots, and ties go by row.
-                    let score = if op == PairOp::Dot {
-                        *score
-                    } else {
-                        -score.sqrt()
-                    };
+                    let score = if op == PairOp::Dot { *score } else { -score.sqrt() };
                     push(group * QUERY_GROUP + query, score, chunk.first_row + row);
                 }
             }
@@ -277,13 +200,7 @@ impl<'a> FlatIndex<'a> {
 }
 
 fn neighbors(ranked: Vec<Ranked>) -> Vec<Neighbor> {
-    ranked
-        .iter()
-        .map(|ranked| Neighbor {
-            row: ranked.row,
-            score: ranked.score,
-        })
-        .collect()
+    ranked.iter().map(|ranked| Neighbor { row: ranked.row, score: ranked.score }).collect()
 }
 
 /// Buffers that a thread uses again for each of its chunks.
@@ -299,8 +216,7 @@ impl Scratch {
         self.indices.clear();
         if allowed.any_in(first_row, row_count as u64) {
             let rows = 0..row_count as u32;
-            self.indices
-                .extend(rows.filter(|row| allowed.contains(first_row + u64::from(*row))));
+            self.indices.extend(rows.filter(|row| allowed.contains(first_row + u64::from(*row))));
         }
         self.indices.len()
     }
@@ -313,9 +229,7 @@ mod tests {
     fn values(seed: u64, n: usize) -> Vec<f32> {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut next = || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 40) as f32 / (1 << 23) as f32 - 1.0
         };
         (0..n).map(|_| next()).collect()
@@ -335,36 +249,21 @@ mod tests {
             let mut rows = values(1, dimension * row_count);
             // A third of the rows are copies, so that there are ties.
             for row in (3..row_count).step_by(3) {
-                rows.copy_within(
-                    (row / 2) * dimension..(row / 2 + 1) * dimension,
-                    row * dimension,
-                );
+                rows.copy_within((row / 2) * dimension..(row / 2 + 1) * dimension, row * dimension);
             }
             if metric == Metric::Cosine {
                 rows.chunks_mut(dimension).for_each(|row| {
                     distance::normalize(row);
                 });
             }
-            let queries = (0..query_count)
-                .map(|q| values(100 + q as u64, dimension))
-                .collect();
-            Self {
-                metric,
-                dimension,
-                rows,
-                queries,
-                allowed: None,
-                groups: None,
-            }
+            let queries = (0..query_count).map(|q| values(100 + q as u64, dimension)).collect();
+            Self { metric, dimension, rows, queries, allowed: None, groups: None }
         }
 
         fn search(&self, blocks: &[&[f32]], k: usize) -> Vec<Vec<Neighbor>> {
             let index = FlatIndex::new(self.dimension, self.metric, blocks).unwrap();
             let queries: Vec<_> = self.queries.iter().map(Vec::as_slice).collect();
-            let selection = Selection {
-                allowed: self.allowed.as_ref(),
-                groups: self.groups.as_deref(),
-            };
+            let selection = Selection { allowed: self.allowed.as_ref(), groups: self.groups.as_deref() };
             index.search(&queries, k, selection).unwrap()
         }
 
@@ -375,15 +274,8 @@ mod tests {
                 distance::normalize(&mut query);
             }
             let rows = self.rows.chunks(self.dimension).enumerate();
-            let allowed = rows.filter(|(row, _)| {
-                self.allowed
-                    .as_ref()
-                    .is_none_or(|set| set.contains(*row as u64))
-            });
-            let score = |(row, values)| Neighbor {
-                row: row as u64,
-                score: self.metric.score(values, &query),
-            };
+            let allowed = rows.filter(|(row, _)| self.allowed.as_ref().is_none_or(|set| set.contains(*row as u64)));
+            let score = |(row, values)| Neighbor { row: row as u64, score: self.metric.score(values, &query) };
             let mut all: Vec<_> = allowed.map(score).collect();
             all.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.row.cmp(&b.row)));
             if let Some(groups) = &self.groups {
@@ -400,18 +292,9 @@ mod tests {
             let found = self.search(&[first, &[], second], k);
             for (found, query) in found.iter().zip(&self.queries) {
                 let expected = self.oracle(query, k);
-                let wrong = found
-                    .iter()
-                    .zip(&expected)
-                    .find(|(found, expected)| found != expected);
+                let wrong = found.iter().zip(&expected).find(|(found, expected)| found != expected);
                 assert_eq!(wrong, None, "{} {}", self.metric, self.dimension);
-                assert_eq!(
-                    found.len(),
-                    expected.len(),
-                    "{} {}",
-                    self.metric,
-                    self.dimension
-                );
+                assert_eq!(found.len(), expected.len(), "{} {}", self.metric, self.dimension);
             }
         }
     }
@@ -419,13 +302,7 @@ mod tests {
     #[test]
     fn equals_sorting_everything() {
         for metric in Metric::ALL {
-            for (dimension, rows, queries) in [
-                (1, 9, 1),
-                (3, 0, 2),
-                (17, 500, 5),
-                (512, 700, 40),
-                (70_000, 3, 1),
-            ] {
+            for (dimension, rows, queries) in [(1, 9, 1), (3, 0, 2), (17, 500, 5), (512, 700, 40), (70_000, 3, 1)] {
                 for k in [0, 1, 10, 1000] {
                     Case::new(metric, dimension, rows, queries).check(k);
                 }
@@ -454,68 +331,24 @@ mod tests {
     fn rows_with_nan_never_win() {
         let rows = [f32::NAN, 0.0, 1.0, 0.0, 0.5, f32::NAN, -1.0, 0.0];
         let index = FlatIndex::new(2, Metric::InnerProduct, &[&rows]).unwrap();
-        let found = index
-            .search(&[&[1.0, 1.0]], 4, Selection::default())
-            .unwrap();
-        let expected = [
-            Neighbor { row: 1, score: 1.0 },
-            Neighbor {
-                row: 3,
-                score: -1.0,
-            },
-        ];
+        let found = index.search(&[&[1.0, 1.0]], 4, Selection::default()).unwrap();
+        let expected = [Neighbor { row: 1, score: 1.0 }, Neighbor { row: 3, score: -1.0 }];
         assert_eq!(found, [expected]);
     }
 
     #[test]
     fn wrong_shapes_and_values_are_named() {
-        assert_eq!(
-            FlatIndex::new(0, Metric::Cosine, &[]).unwrap_err(),
-            IndexError::ZeroDimension
-        );
+        assert_eq!(FlatIndex::new(0, Metric::Cosine, &[]).unwrap_err(), IndexError::ZeroDimension);
         let ragged = FlatIndex::new(2, Metric::Cosine, &[&[], &[1.0]]).unwrap_err();
-        assert_eq!(
-            ragged,
-            IndexError::RaggedBlock {
-                block: 1,
-                length: 1,
-                dimension: 2
-            }
-        );
+        assert_eq!(ragged, IndexError::RaggedBlock { block: 1, length: 1, dimension: 2 });
         let rows = [1.0, 0.0];
         let index = FlatIndex::new(2, Metric::Cosine, &[&rows]).unwrap();
-        let error = |query: &[f32]| {
-            index
-                .search(&[&[1.0, 0.0], query], 1, Selection::default())
-                .unwrap_err()
-        };
-        assert_eq!(
-            error(&[1.0]),
-            IndexError::QueryDimension {
-                query: 1,
-                found: 1,
-                expected: 2
-            }
-        );
-        assert!(matches!(
-            error(&[0.0, 0.0]),
-            IndexError::QueryValue { query: 1, .. }
-        ));
-        assert!(matches!(
-            error(&[f32::NAN, 0.0]),
-            IndexError::QueryValue { query: 1, .. }
-        ));
-        let groups = Selection {
-            allowed: None,
-            groups: Some(&[]),
-        };
+        let error = |query: &[f32]| index.search(&[&[1.0, 0.0], query], 1, Selection::default()).unwrap_err();
+        assert_eq!(error(&[1.0]), IndexError::QueryDimension { query: 1, found: 1, expected: 2 });
+        assert!(matches!(error(&[0.0, 0.0]), IndexError::QueryValue { query: 1, .. }));
+        assert!(matches!(error(&[f32::NAN, 0.0]), IndexError::QueryValue { query: 1, .. }));
+        let groups = Selection { allowed: None, groups: Some(&[]) };
         let error = index.search(&[&[1.0, 0.0]], 1, groups).unwrap_err();
-        assert_eq!(
-            error,
-            IndexError::GroupCount {
-                found: 0,
-                expected: 1
-            }
-        );
+        assert_eq!(error, IndexError::GroupCount { found: 0, expected: 1 });
     }
 }

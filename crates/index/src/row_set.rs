@@ -10,10 +10,7 @@ pub struct RowSet {
 impl RowSet {
     /// No row of `0..len`.
     pub fn none(len: u64) -> Self {
-        Self {
-            words: vec![0; len.div_ceil(64) as usize],
-            len,
-        }
+        Self { words: vec![0; len.div_ceil(64) as usize], len }
     }
 
     /// Every row of `0..len`.
@@ -35,10 +32,7 @@ impl RowSet {
 
     /// The number of members.
     pub fn count(&self) -> u64 {
-        self.words
-            .iter()
-            .map(|word| u64::from(word.count_ones()))
-            .sum()
+        self.words.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
     /// Whether `row` is a member.
@@ -84,10 +78,7 @@ impl RowSet {
     /// Keeps only the rows that are members of `other` too; the length stays.
     pub fn intersect(&mut self, other: &Self) {
         let others = other.words.iter().copied().chain(std::iter::repeat(0));
-        self.words
-            .iter_mut()
-            .zip(others)
-            .for_each(|(word, other)| *word &= other);
+        self.words.iter_mut().zip(others).for_each(|(word, other)| *word &= other);
     }
 
     /// Whether any row of `first..first + count` is a member.
@@ -115,11 +106,7 @@ mod tests {
             for end in [start, start + 1, start + 63, start + 64, start + 200] {
                 let mut set = RowSet::none(start);
                 set.extend_with_members(end);
-                assert_eq!(
-                    (set.len(), set.count()),
-                    (end, end - start),
-                    "{start}..{end}"
-                );
+                assert_eq!((set.len(), set.count()), (end, end - start), "{start}..{end}");
                 assert!((0..end).all(|row| set.contains(row) == (row >= start)));
             }
         }

@@ -44,10 +44,7 @@ pub struct TopK {
 impl TopK {
     /// Nothing kept yet.
     pub fn new(k: usize) -> Self {
-        Self {
-            k,
-            heap: BinaryHeap::new(),
-        }
+        Self { k, heap: BinaryHeap::new() }
     }
 
     /// Offers one row.
@@ -78,11 +75,7 @@ impl TopK {
 
     /// The kept rows, best first.
     pub fn into_sorted(self) -> Vec<Ranked> {
-        let mut rows: Vec<_> = self
-            .heap
-            .into_iter()
-            .map(|Reverse(ranked)| ranked)
-            .collect();
+        let mut rows: Vec<_> = self.heap.into_iter().map(|Reverse(ranked)| ranked).collect();
         rows.sort_unstable_by(|a, b| b.cmp(a));
         rows
     }
@@ -99,11 +92,7 @@ pub struct GroupedTopK {
 impl GroupedTopK {
     /// Nothing kept yet.
     pub fn new(k: usize) -> Self {
-        Self {
-            k,
-            best: HashMap::new(),
-            order: BTreeSet::new(),
-        }
+        Self { k, best: HashMap::new(), order: BTreeSet::new() }
     }
 
     /// Offers one row of a group.
@@ -145,11 +134,7 @@ impl GroupedTopK {
 
     /// The best row of each kept group, best first.
     pub fn into_sorted(self) -> Vec<Ranked> {
-        self.order
-            .into_iter()
-            .rev()
-            .map(|(ranked, _)| ranked)
-            .collect()
+        self.order.into_iter().rev().map(|(ranked, _)| ranked).collect()
     }
 }
 
@@ -163,46 +148,25 @@ mod tests {
 
     #[test]
     fn keeps_the_best_with_low_rows_first_whatever_the_order() {
-        let offers = [
-            (1.0, 5),
-            (f32::NAN, 1),
-            (2.0, 9),
-            (1.0, 3),
-            (-0.0, 8),
-            (0.0, 7),
-            (1.0, 4),
-        ];
+        let offers = [(1.0, 5), (f32::NAN, 1), (2.0, 9), (1.0, 3), (-0.0, 8), (0.0, 7), (1.0, 4)];
         for rotation in 0..offers.len() {
             let mut top = TopK::new(4);
             let mut other = TopK::new(4);
             for (i, (score, row)) in offers.iter().cycle().skip(rotation).take(7).enumerate() {
-                if i % 2 == 0 {
-                    top.push(*score, *row)
-                } else {
-                    other.push(*score, *row)
-                }
+                if i % 2 == 0 { top.push(*score, *row) } else { other.push(*score, *row) }
             }
             top.merge(other);
-            assert_eq!(
-                rows(top.into_sorted()),
-                [(2.0, 9), (1.0, 3), (1.0, 4), (1.0, 5)]
-            );
+            assert_eq!(rows(top.into_sorted()), [(2.0, 9), (1.0, 3), (1.0, 4), (1.0, 5)]);
         }
     }
 
     #[test]
     fn nan_never_wins_and_infinities_are_ordinary() {
         let mut top = TopK::new(2);
-        for (row, score) in [f32::NAN, f32::NEG_INFINITY, f32::INFINITY, f32::NAN]
-            .iter()
-            .enumerate()
-        {
+        for (row, score) in [f32::NAN, f32::NEG_INFINITY, f32::INFINITY, f32::NAN].iter().enumerate() {
             top.push(*score, row as u64);
         }
-        assert_eq!(
-            rows(top.into_sorted()),
-            [(f32::INFINITY, 2), (f32::NEG_INFINITY, 1)]
-        );
+        assert_eq!(rows(top.into_sorted()), [(f32::INFINITY, 2), (f32::NEG_INFINITY, 1)]);
         let mut none = TopK::new(0);
         none.push(1.0, 0);
         assert!(none.into_sorted().is_empty());
@@ -210,14 +174,7 @@ mod tests {
 
     #[test]
     fn a_group_is_represented_by_its_best_row() {
-        let offers = [
-            (0.9, 0, 1),
-            (0.8, 1, 1),
-            (0.7, 2, 2),
-            (0.95, 3, 2),
-            (0.6, 4, 3),
-            (0.95, 5, 4),
-        ];
+        let offers = [(0.9, 0, 1), (0.8, 1, 1), (0.7, 2, 2), (0.95, 3, 2), (0.6, 4, 3), (0.95, 5, 4)];
         for rotation in 0..offers.len() {
             let mut top = GroupedTopK::new(3);
             for (score, row, group) in offers.iter().cycle().skip(rotation).take(6) {

@@ -182,17 +182,8 @@ struct PublishedCheckpoint {
 
 impl Architecture {
     fn variants(self) -> impl Iterator<Item = Variant> {
-        let Self {
-            architecture,
-            family,
-            supported,
-            parameters,
-            embed_dim,
-            image_size,
-            vision,
-            text,
-            checkpoints,
-        } = self;
+        let Self { architecture, family, supported, parameters, embed_dim, image_size, vision, text, checkpoints } =
+            self;
         checkpoints.into_iter().map(move |checkpoint| Variant {
             architecture: architecture.clone(),
             tag: checkpoint.tag,
@@ -220,14 +211,9 @@ impl Architecture {
 
 static VARIANTS: LazyLock<Vec<Variant>> = LazyLock::new(|| {
     let parse = |text: &&str| {
-        serde_json::from_str::<Architecture>(text)
-            .expect("the built-in registry is well-formed; a test checks it")
+        serde_json::from_str::<Architecture>(text).expect("the built-in registry is well-formed; a test checks it")
     };
-    CONFIGS
-        .iter()
-        .map(parse)
-        .flat_map(Architecture::variants)
-        .collect()
+    CONFIGS.iter().map(parse).flat_map(Architecture::variants).collect()
 });
 
 /// Every known variant, `mini` first.
@@ -238,19 +224,14 @@ pub fn all() -> &'static [Variant] {
 /// The variant of this full name or alias. Case doesn't matter.
 pub fn find(name: &str) -> Option<&'static Variant> {
     let is = |other: &str| other.eq_ignore_ascii_case(name);
-    all()
-        .iter()
-        .find(|variant| is(&variant.full_name()) || variant.aliases.iter().any(|alias| is(alias)))
+    all().iter().find(|variant| is(&variant.full_name()) || variant.aliases.iter().any(|alias| is(alias)))
 }
 
 /// The full name of the checkpoint with the weights of a TorchScript archive that OpenAI published, given the archive's file
 /// name or path.
 pub fn equivalent_openclip(archive: &str) -> Option<String> {
     let file = archive.rsplit(['/', '\\']).next()?;
-    all()
-        .iter()
-        .find(|variant| variant.torchscript.iter().any(|name| name == file))
-        .map(Variant::full_name)
+    all().iter().find(|variant| variant.torchscript.iter().any(|name| name == file)).map(Variant::full_name)
 }
 
 #[cfg(test)]
@@ -265,18 +246,11 @@ mod tests {
         let mut names: Vec<String> = Vec::new();
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            let file: Architecture =
-                serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-            assert_eq!(
-                path.file_stem().unwrap().to_str().unwrap(),
-                file.architecture
-            );
+            let file: Architecture = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+            assert_eq!(path.file_stem().unwrap().to_str().unwrap(), file.architecture);
             names.push(file.architecture);
         }
-        let embedded: HashSet<_> = all()
-            .iter()
-            .map(|variant| variant.architecture.clone())
-            .collect();
+        let embedded: HashSet<_> = all().iter().map(|variant| variant.architecture.clone()).collect();
         assert_eq!(names.into_iter().collect::<HashSet<_>>(), embedded);
     }
 
@@ -289,10 +263,7 @@ mod tests {
                 assert_eq!(find(&name), Some(variant));
             }
         }
-        assert_eq!(
-            find("vit-b-32/OPENAI").unwrap().hub_id.as_deref(),
-            Some("timm/vit_base_patch32_clip_224.openai")
-        );
+        assert_eq!(find("vit-b-32/OPENAI").unwrap().hub_id.as_deref(), Some("timm/vit_base_patch32_clip_224.openai"));
         assert_eq!(find("ViT-B-32"), None);
     }
 
@@ -306,34 +277,16 @@ mod tests {
         let patches = (vision.image_size / vision.patch_size).pow(2);
         let picture = d + 3 * vision.patch_size.pow(2) * d + (patches + 1) * d + 4 * d + d * e;
         let text = (t.vocab_size + t.context_length) * t.width + 2 * t.width + t.width * e;
-        picture
-            + text
-            + 1
-            + blocks(vision.layers, d, vision.mlp_width)
-            + blocks(t.layers, t.width, t.mlp_width)
+        picture + text + 1 + blocks(vision.layers, d, vision.mlp_width) + blocks(t.layers, t.width, t.mlp_width)
     }
 
     #[test]
     fn shapes_give_the_published_number_of_parameters() {
         for variant in all().iter().filter(|variant| variant.supported) {
-            let vision = variant
-                .vision
-                .as_ref()
-                .expect("supported variants have a vision transformer");
-            assert_eq!(
-                computed_parameters(variant, vision),
-                variant.parameters,
-                "{}",
-                variant.full_name()
-            );
+            let vision = variant.vision.as_ref().expect("supported variants have a vision transformer");
+            assert_eq!(computed_parameters(variant, vision), variant.parameters, "{}", variant.full_name());
             assert_eq!(vision.image_size, variant.image_size);
-            assert_eq!(
-                (
-                    vision.width % vision.heads,
-                    variant.text.width % variant.text.heads
-                ),
-                (0, 0)
-            );
+            assert_eq!((vision.width % vision.heads, variant.text.width % variant.text.heads), (0, 0));
         }
     }
 
@@ -358,26 +311,15 @@ mod tests {
 
     #[test]
     fn archives_have_equivalents() {
-        assert_eq!(
-            equivalent_openclip("/cache/clip/ViT-L-14-336px.pt").as_deref(),
-            Some("ViT-L-14-336/openai")
-        );
-        assert_eq!(
-            equivalent_openclip("RN50.pt").as_deref(),
-            Some("RN50/openai")
-        );
+        assert_eq!(equivalent_openclip("/cache/clip/ViT-L-14-336px.pt").as_deref(), Some("ViT-L-14-336/openai"));
+        assert_eq!(equivalent_openclip("RN50.pt").as_deref(), Some("RN50/openai"));
         assert_eq!(equivalent_openclip("other.pt"), None);
     }
 
     #[test]
     fn only_the_built_in_model_has_no_repository() {
         for variant in all() {
-            assert_eq!(
-                variant.hub_id.is_none(),
-                variant.architecture == "mini",
-                "{}",
-                variant.full_name()
-            );
+            assert_eq!(variant.hub_id.is_none(), variant.architecture == "mini", "{}", variant.full_name());
             assert!(!variant.licence.is_empty());
         }
     }

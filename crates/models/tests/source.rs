@@ -49,10 +49,8 @@ impl HubDouble {
     fn start(files: &[(&str, Vec<u8>)], faults: Faults) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let files: HashMap<String, Vec<u8>> = files
-            .iter()
-            .map(|(name, bytes)| (name.to_string(), bytes.clone()))
-            .collect();
+        let files: HashMap<String, Vec<u8>> =
+            files.iter().map(|(name, bytes)| (name.to_string(), bytes.clone())).collect();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&requests);
         std::thread::spawn(move || {
@@ -69,12 +67,7 @@ impl HubDouble {
     }
 
     fn settings(&self, cache: &Path) -> HubSettings {
-        HubSettings {
-            endpoint: self.endpoint.clone(),
-            cache: cache.to_path_buf(),
-            token: None,
-            offline: false,
-        }
+        HubSettings { endpoint: self.endpoint.clone(), cache: cache.to_path_buf(), token: None, offline: false }
     }
 
     fn requests(&self) -> Vec<Request> {
@@ -84,10 +77,7 @@ impl HubDouble {
 
 fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
     let mut line = String::new();
-    reader
-        .read_line(&mut line)
-        .ok()
-        .filter(|length| *length > 0)?;
+    reader.read_line(&mut line).ok().filter(|length| *length > 0)?;
     let mut parts = line.split_whitespace().map(str::to_string);
     let (method, path) = (parts.next()?, parts.next()?);
     let mut headers = HashMap::new();
@@ -97,11 +87,7 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
         match line.trim_end().split_once(": ") {
             Some((name, value)) => headers.insert(name.to_ascii_lowercase(), value.to_string()),
             None => {
-                return Some(Request {
-                    method,
-                    path,
-                    headers,
-                });
+                return Some(Request { method, path, headers });
             }
         };
     }
@@ -115,87 +101,51 @@ fn answer(
     cuts: &mut usize,
 ) {
     if let Some(status) = faults.status {
-        return write_answer(
-            stream,
-            request,
-            status,
-            &[("X-Error-Message", "as the test wants".to_string())],
-            b"",
-        );
+        return write_answer(stream, request, status, &[("X-Error-Message", "as the test wants".to_string())], b"");
     }
     if request.path.starts_with("/api/models/team/model/revision/") {
-        let siblings: Vec<_> = files
-            .keys()
-            .map(|name| json!({ "rfilename": name }))
-            .collect();
-        let body = json!({ "sha": COMMIT, "siblings": siblings, "tags": ["clip", "license:mit"] })
-            .to_string();
+        let siblings: Vec<_> = files.keys().map(|name| json!({ "rfilename": name })).collect();
+        let body = json!({ "sha": COMMIT, "siblings": siblings, "tags": ["clip", "license:mit"] }).to_string();
         return write_answer(stream, request, 200, &[], body.as_bytes());
     }
-    let name = request
-        .path
-        .strip_prefix(&format!("/team/model/resolve/{COMMIT}/"));
+    let name = request.path.strip_prefix(&format!("/team/model/resolve/{COMMIT}/"));
     let Some((name, bytes)) = name.and_then(|name| files.get_key_value(name)) else {
-        return write_answer(
-            stream,
-            request,
-            404,
-            &[("X-Error-Message", "Repository not found".to_string())],
-            b"",
-        );
+        return write_answer(stream, request, 404, &[("X-Error-Message", "Repository not found".to_string())], b"");
     };
-    let tag = format!("\"tag-of-{}\"", name.replace('/', "-"));
-    let size = (bytes.len() + faults.wrong_size).to_string();
-    let mut headers = vec![
-        ("ETag", tag.clone()),
-        ("X-Repo-Commit", COMMIT.to_string()),
-        ("X-Linked-Size", size),
-        ("X-Linked-Etag", tag),
-    ];
+    let range = request.headers.get("range").filter(|_| !faults.ignores_ranges);
+    let start = range.map(|range| range.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap());
+    let headers = file_headers(name, bytes, start, faults);
     if request.method == "HEAD" && faults.redirects {
-        headers.push(("Location", "http://storage.invalid/blob".to_string()));
-        return write_answer(stream, request, 302, &headers, b"");
+        let storage = ("Location", "http://storage.invalid/blob".to_string());
+        return write_answer(stream, request, 302, &[headers, vec![storage]].concat(), b"");
     }
-    let range = request
-        .headers
-        .get("range")
-        .filter(|_| !faults.ignores_ranges);
-    let start: usize = range.map_or(0, |range| {
-        range
-            .trim_start_matches("bytes=")
-            .trim_end_matches('-')
-            .parse()
-            .unwrap()
-    });
-    if range.is_some() {
-        headers.push((
-            "Content-Range",
-            format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len()),
-        ));
-    }
-    let mut sent = bytes.len();
+    let (from, mut to) = (start.unwrap_or(0), bytes.len());
     if let Some((length, _)) = faults.cut.filter(|_| request.method == "GET" && *cuts > 0) {
         *cuts -= 1;
-        sent = sent.min(start + length);
+        to = to.min(from + length);
     }
-    write_head(
-        stream,
-        if range.is_some() { 206 } else { 200 },
-        &headers,
-        bytes.len() - start,
-    );
+    write_head(stream, if start.is_some() { 206 } else { 200 }, &headers, bytes.len() - from);
     if request.method == "GET" {
-        let _ = stream.write_all(&bytes[start..sent]);
+        let _ = stream.write_all(&bytes[from..to]);
     }
 }
 
-fn write_answer(
-    stream: &mut TcpStream,
-    request: &Request,
-    status: u16,
-    headers: &[(&str, String)],
-    body: &[u8],
-) {
+/// What the hub says about a file, of which the part from `start` on is sent.
+fn file_headers(name: &str, bytes: &[u8], start: Option<usize>, faults: Faults) -> Vec<(&'static str, String)> {
+    let tag = format!("\"tag-of-{}\"", name.replace('/', "-"));
+    let mut headers = vec![
+        ("ETag", tag.clone()),
+        ("X-Repo-Commit", COMMIT.to_string()),
+        ("X-Linked-Size", (bytes.len() + faults.wrong_size).to_string()),
+        ("X-Linked-Etag", tag),
+    ];
+    if let Some(start) = start {
+        headers.push(("Content-Range", format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len())));
+    }
+    headers
+}
+
+fn write_answer(stream: &mut TcpStream, request: &Request, status: u16, headers: &[(&str, String)], body: &[u8]) {
     write_head(stream, status, headers, body.len());
     if request.method != "HEAD" {
         let _ = stream.write_all(body);
@@ -204,18 +154,13 @@ fn write_answer(
 
 /// The connection is closed after each answer.
 fn write_head(stream: &mut TcpStream, status: u16, headers: &[(&str, String)], length: usize) {
-    let mut head =
-        format!("HTTP/1.1 {status} Test\r\nContent-Length: {length}\r\nConnection: close\r\n");
-    headers
-        .iter()
-        .for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
+    let mut head = format!("HTTP/1.1 {status} Test\r\nContent-Length: {length}\r\nConnection: close\r\n");
+    headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
     let _ = stream.write_all(format!("{head}\r\n").as_bytes());
 }
 
 fn repository() -> Vec<(&'static str, Vec<u8>)> {
-    let weights: Vec<u8> = (0..3_000_000u32)
-        .map(|number| (number % 251) as u8)
-        .collect();
+    let weights: Vec<u8> = (0..3_000_000u32).map(|number| (number % 251) as u8).collect();
     vec![
         ("config.json", br#"{"model_type": "clip"}"#.to_vec()),
         ("open_clip_config.json", b"{}".to_vec()),
@@ -243,272 +188,129 @@ fn path_of(located: &Located, layout: Layout) -> std::path::PathBuf {
 
 #[test]
 fn downloads_only_what_is_read_and_shares_the_cache_layout() {
-    let (cache, hub) = (
-        tempfile::tempdir().unwrap(),
-        HubDouble::start(&repository(), Faults::default()),
-    );
+    let (cache, hub) = (tempfile::tempdir().unwrap(), HubDouble::start(&repository(), Faults::default()));
     let located = open(&hub_name(""), &hub.settings(cache.path()));
-    assert_eq!(
-        located.read("config.json").unwrap().unwrap().as_ref(),
-        br#"{"model_type": "clip"}"#
-    );
+    assert_eq!(located.read("config.json").unwrap().unwrap().as_ref(), br#"{"model_type": "clip"}"#);
     assert_eq!(located.read("tokenizer.json").unwrap(), None);
     let weights = path_of(&located, Layout::HuggingFace);
     assert!(std::fs::read(&weights).unwrap() == repository()[2].1);
     assert_eq!(located.licence().as_deref(), Some("mit"));
     let folder = cache.path().join("models--team--model");
-    assert_eq!(
-        std::fs::read_to_string(folder.join("refs/main")).unwrap(),
-        COMMIT
-    );
-    assert_eq!(
-        weights,
-        folder
-            .join("snapshots")
-            .join(COMMIT)
-            .join("model.safetensors")
-    );
+    assert_eq!(std::fs::read_to_string(folder.join("refs/main")).unwrap(), COMMIT);
+    assert_eq!(weights, folder.join("snapshots").join(COMMIT).join("model.safetensors"));
     assert!(folder.join("blobs/tag-of-model.safetensors").is_file());
-    let data: Vec<_> = hub
-        .requests()
-        .into_iter()
-        .filter(|request| request.method == "GET")
-        .map(|request| request.path)
-        .collect();
+    let data: Vec<_> =
+        hub.requests().into_iter().filter(|request| request.method == "GET").map(|request| request.path).collect();
     assert_eq!(data.len(), 3, "the listing and two files: {data:?}");
 }
 
 #[test]
 fn layouts_can_be_chosen() {
-    let (cache, hub) = (
-        tempfile::tempdir().unwrap(),
-        HubDouble::start(&repository(), Faults::default()),
-    );
+    let (cache, hub) = (tempfile::tempdir().unwrap(), HubDouble::start(&repository(), Faults::default()));
     let settings = hub.settings(cache.path());
     let both = open(&hub_name(""), &settings);
-    assert!(
-        both.has_weights(Layout::HuggingFace).unwrap()
-            && both.has_weights(Layout::OpenClip).unwrap()
-    );
+    assert!(both.has_weights(Layout::HuggingFace).unwrap() && both.has_weights(Layout::OpenClip).unwrap());
     let open_clip = open(&hub_name("#openclip"), &settings);
     assert!(!open_clip.has_weights(Layout::HuggingFace).unwrap());
-    assert_eq!(
-        open_clip.weights(Layout::OpenClip).unwrap()[0].name,
-        "open_clip_pytorch_model.bin"
-    );
+    assert_eq!(open_clip.weights(Layout::OpenClip).unwrap()[0].name, "open_clip_pytorch_model.bin");
     let hugging_face = open(&hub_name("#hf"), &settings);
     assert_eq!(hugging_face.read("open_clip_config.json").unwrap(), None);
 }
 
 #[test]
 fn a_second_load_works_offline() {
-    let (cache, hub) = (
-        tempfile::tempdir().unwrap(),
-        HubDouble::start(&repository(), Faults::default()),
-    );
+    let (cache, hub) = (tempfile::tempdir().unwrap(), HubDouble::start(&repository(), Faults::default()));
     let settings = hub.settings(cache.path());
     path_of(&open(&hub_name(""), &settings), Layout::HuggingFace);
     let before = hub.requests().len();
-    let offline = HubSettings {
-        offline: true,
-        ..settings.clone()
-    };
+    let offline = HubSettings { offline: true, ..settings.clone() };
     let located = open(&hub_name(""), &offline);
-    assert_eq!(
-        path_of(&located, Layout::HuggingFace)
-            .metadata()
-            .unwrap()
-            .len(),
-        3_000_000
-    );
-    assert_eq!(
-        located.read("config.json").unwrap(),
-        None,
-        "not fetched before, so not there"
-    );
+    assert_eq!(path_of(&located, Layout::HuggingFace).metadata().unwrap().len(), 3_000_000);
+    assert_eq!(located.read("config.json").unwrap(), None, "not fetched before, so not there");
     assert_eq!(hub.requests().len(), before);
     // Out of reach without being told: the cache answers too. A commit works as a revision.
-    let unreachable = HubSettings {
-        endpoint: "http://127.0.0.1:1".into(),
-        ..settings
-    };
-    assert!(
-        path_of(
-            &open(&hub_name(&format!("@{COMMIT}")), &unreachable),
-            Layout::HuggingFace
-        )
-        .is_file()
-    );
-    let error = open(&hub_name("@other"), &offline)
-        .read("config.json")
-        .unwrap_err();
-    assert!(
-        error.kind() == ErrorKind::Network && error.to_string().contains("HF_HUB_OFFLINE"),
-        "{error}"
-    );
+    let unreachable = HubSettings { endpoint: "http://127.0.0.1:1".into(), ..settings };
+    assert!(path_of(&open(&hub_name(&format!("@{COMMIT}")), &unreachable), Layout::HuggingFace).is_file());
+    let error = open(&hub_name("@other"), &offline).read("config.json").unwrap_err();
+    assert!(error.kind() == ErrorKind::Network && error.to_string().contains("HF_HUB_OFFLINE"), "{error}");
 }
 
 #[test]
 fn broken_transfers_go_on_where_they_ended() {
-    let faults = Faults {
-        cut: Some((1_000_000, 2)),
-        ..Faults::default()
-    };
-    let (cache, hub) = (
-        tempfile::tempdir().unwrap(),
-        HubDouble::start(&repository()[2..3], faults),
-    );
+    let faults = Faults { cut: Some((1_000_000, 2)), ..Faults::default() };
+    let (cache, hub) = (tempfile::tempdir().unwrap(), HubDouble::start(&repository()[2..3], faults));
     let events = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&events);
-    let options = LoadOptions {
-        events: Some(Arc::new(move |event| sink.lock().unwrap().push(event))),
-        ..LoadOptions::default()
-    };
+    let options =
+        LoadOptions { events: Some(Arc::new(move |event| sink.lock().unwrap().push(event))), ..LoadOptions::default() };
     let located = resolve_with(&hub_name(""), &options, &hub.settings(cache.path())).unwrap();
     assert!(std::fs::read(path_of(&located, Layout::HuggingFace)).unwrap() == repository()[2].1);
-    let ranges: Vec<_> = hub
-        .requests()
-        .iter()
-        .filter_map(|request| request.headers.get("range").cloned())
-        .collect();
+    let ranges: Vec<_> = hub.requests().iter().filter_map(|request| request.headers.get("range").cloned()).collect();
     assert_eq!(ranges.len(), 2, "{ranges:?}");
     let events = events.lock().unwrap();
-    let total: u64 = events
-        .iter()
-        .map(|event| {
-            if let ModelEvent::DownloadAdvanced { bytes } = event {
-                *bytes
-            } else {
-                0
-            }
-        })
-        .sum();
+    let total: u64 =
+        events.iter().map(|event| if let ModelEvent::DownloadAdvanced { bytes } = event { *bytes } else { 0 }).sum();
     assert_eq!(total, 3_000_000);
-    assert_eq!(
-        events[0],
-        ModelEvent::DownloadStarted {
-            file: "model.safetensors".into(),
-            total: 3_000_000
-        }
-    );
-    assert_eq!(
-        events.last(),
-        Some(&ModelEvent::DownloadFinished {
-            file: "model.safetensors".into()
-        })
-    );
+    assert_eq!(events[0], ModelEvent::DownloadStarted { file: "model.safetensors".into(), total: 3_000_000 });
+    assert_eq!(events.last(), Some(&ModelEvent::DownloadFinished { file: "model.safetensors".into() }));
 }
 
 #[test]
 fn an_earlier_runs_part_is_used_unless_the_server_ignores_ranges() {
     for ignores_ranges in [false, true] {
-        let faults = Faults {
-            ignores_ranges,
-            redirects: true,
-            ..Faults::default()
-        };
-        let (cache, hub) = (
-            tempfile::tempdir().unwrap(),
-            HubDouble::start(&repository(), faults),
-        );
+        let faults = Faults { ignores_ranges, redirects: true, ..Faults::default() };
+        let (cache, hub) = (tempfile::tempdir().unwrap(), HubDouble::start(&repository(), faults));
         let blobs = cache.path().join("models--team--model/blobs");
         std::fs::create_dir_all(&blobs).unwrap();
-        std::fs::write(
-            blobs.join("tag-of-model.safetensors.incomplete"),
-            &repository()[2].1[..2_000_000],
-        )
-        .unwrap();
+        std::fs::write(blobs.join("tag-of-model.safetensors.incomplete"), &repository()[2].1[..2_000_000]).unwrap();
         let located = open(&hub_name(""), &hub.settings(cache.path()));
+        assert!(std::fs::read(path_of(&located, Layout::HuggingFace)).unwrap() == repository()[2].1);
         assert!(
-            std::fs::read(path_of(&located, Layout::HuggingFace)).unwrap() == repository()[2].1
+            hub.requests()
+                .iter()
+                .any(|request| { request.headers.get("range").is_some_and(|range| range == "bytes=2000000-") })
         );
-        assert!(hub.requests().iter().any(|request| {
-            request
-                .headers
-                .get("range")
-                .is_some_and(|range| range == "bytes=2000000-")
-        }));
     }
 }
 
 #[test]
 fn a_size_that_does_not_fit_is_detected() {
-    let faults = Faults {
-        wrong_size: 5,
-        ..Faults::default()
-    };
-    let (cache, hub) = (
-        tempfile::tempdir().unwrap(),
-        HubDouble::start(&repository(), faults),
-    );
-    let error = open(&hub_name(""), &hub.settings(cache.path()))
-        .read("config.json")
-        .unwrap_err();
+    let faults = Faults { wrong_size: 5, ..Faults::default() };
+    let (cache, hub) = (tempfile::tempdir().unwrap(), HubDouble::start(&repository(), faults));
+    let error = open(&hub_name(""), &hub.settings(cache.path())).read("config.json").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Malformed);
     assert!(error.to_string().contains("expected 27"), "{error}");
-    assert!(
-        !cache
-            .path()
-            .join("models--team--model/blobs/tag-of-config.json")
-            .exists()
-    );
+    assert!(!cache.path().join("models--team--model/blobs/tag-of-config.json").exists());
 }
 
 #[test]
 fn the_token_goes_to_the_hub() {
-    let (cache, hub) = (
-        tempfile::tempdir().unwrap(),
-        HubDouble::start(&repository(), Faults::default()),
-    );
-    let settings = HubSettings {
-        token: Some("hf_secret".into()),
-        ..hub.settings(cache.path())
-    };
+    let (cache, hub) = (tempfile::tempdir().unwrap(), HubDouble::start(&repository(), Faults::default()));
+    let settings = HubSettings { token: Some("hf_secret".into()), ..hub.settings(cache.path()) };
     open(&hub_name(""), &settings).read("config.json").unwrap();
     let requests = hub.requests();
     assert_eq!(requests.len(), 3);
-    assert!(requests.iter().all(|request| {
-        request
-            .headers
-            .get("authorization")
-            .is_some_and(|value| value == "Bearer hf_secret")
-    }));
+    assert!(
+        requests
+            .iter()
+            .all(|request| { request.headers.get("authorization").is_some_and(|value| value == "Bearer hf_secret") })
+    );
 }
 
 #[test]
 fn refusals_say_what_to_do() {
     let cases = [
-        (
-            401,
-            ErrorKind::Network,
-            ["team/model@main", "set HF_TOKEN", "licence"],
-        ),
-        (
-            403,
-            ErrorKind::Network,
-            ["403", "set HF_TOKEN", "accept the licence"],
-        ),
-        (
-            404,
-            ErrorKind::NotFound,
-            ["team/model@main", "not found", "as the test wants"],
-        ),
+        (401, ErrorKind::Network, ["team/model@main", "set HF_TOKEN", "licence"]),
+        (403, ErrorKind::Network, ["403", "set HF_TOKEN", "accept the licence"]),
+        (404, ErrorKind::NotFound, ["team/model@main", "not found", "as the test wants"]),
         (503, ErrorKind::Network, ["503", "try again", "team/model"]),
     ];
     for (status, kind, words) in cases {
-        let faults = Faults {
-            status: Some(status),
-            ..Faults::default()
-        };
+        let faults = Faults { status: Some(status), ..Faults::default() };
         let (cache, hub) = (tempfile::tempdir().unwrap(), HubDouble::start(&[], faults));
-        let error = open(&hub_name(""), &hub.settings(cache.path()))
-            .read("config.json")
-            .unwrap_err();
+        let error = open(&hub_name(""), &hub.settings(cache.path())).read("config.json").unwrap_err();
         assert_eq!(error.kind(), kind);
-        assert!(
-            words.iter().all(|word| error.to_string().contains(word)),
-            "{error}"
-        );
+        assert!(words.iter().all(|word| error.to_string().contains(word)), "{error}");
     }
 }
 
@@ -518,15 +320,8 @@ fn no_network_says_what_to_do() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let settings = HubSettings {
-        endpoint,
-        cache: cache.path().into(),
-        token: None,
-        offline: false,
-    };
-    let error = open(&hub_name(""), &settings)
-        .read("config.json")
-        .unwrap_err();
+    let settings = HubSettings { endpoint, cache: cache.path().into(), token: None, offline: false };
+    let error = open(&hub_name(""), &settings).read("config.json").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Network);
     for word in ["HF_ENDPOINT", "folder", "mini", "HF_HUB_OFFLINE"] {
         assert!(error.to_string().contains(word), "{error}");
@@ -537,58 +332,27 @@ fn no_network_says_what_to_do() {
 fn folders_and_single_files() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
-    write(
-        "model.safetensors.index.json",
-        br#"{"weight_map": {"a": "part-2", "b": "part-1", "c": "part-2"}}"#,
-    );
+    write("model.safetensors.index.json", br#"{"weight_map": {"a": "part-2", "b": "part-1", "c": "part-2"}}"#);
     write("part-1", b"1");
     write("part-2", b"2");
-    let located = resolve(
-        &ModelName::parse(folder.path().to_str().unwrap()).unwrap(),
-        &LoadOptions::default(),
-    )
-    .unwrap();
-    let names: Vec<_> = located
-        .weights(Layout::HuggingFace)
-        .unwrap()
-        .into_iter()
-        .map(|file| file.name)
-        .collect();
+    let located =
+        resolve(&ModelName::parse(folder.path().to_str().unwrap()).unwrap(), &LoadOptions::default()).unwrap();
+    let names: Vec<_> = located.weights(Layout::HuggingFace).unwrap().into_iter().map(|file| file.name).collect();
     assert_eq!(names, ["part-1", "part-2"]);
     assert!(!located.has_weights(Layout::OpenClip).unwrap());
     let error = located.weights(Layout::OpenClip).unwrap_err();
     assert!(
-        error.kind() == ErrorKind::NotFound
-            && error.to_string().contains("open_clip_model.safetensors"),
+        error.kind() == ErrorKind::NotFound && error.to_string().contains("open_clip_model.safetensors"),
         "{error}"
     );
-    write(
-        "model.safetensors.index.json",
-        br#"{"weight_map": {"a": "../secret"}}"#,
-    );
-    assert_eq!(
-        located.weights(Layout::HuggingFace).unwrap_err().kind(),
-        ErrorKind::Malformed
-    );
+    write("model.safetensors.index.json", br#"{"weight_map": {"a": "../secret"}}"#);
+    assert_eq!(located.weights(Layout::HuggingFace).unwrap_err().kind(), ErrorKind::Malformed);
     let file = folder.path().join("part-1");
-    let single = resolve(
-        &ModelName::parse(file.to_str().unwrap()).unwrap(),
-        &LoadOptions::default(),
-    )
-    .unwrap();
+    let single = resolve(&ModelName::parse(file.to_str().unwrap()).unwrap(), &LoadOptions::default()).unwrap();
     assert!(single.is_single_file());
     assert_eq!(path_of(&single, Layout::OpenClip), file);
-    assert!(
-        single
-            .read("model.safetensors.index.json")
-            .unwrap()
-            .is_some(),
-        "its folder supplies configurations"
-    );
-    let missing = resolve(
-        &ModelName::parse("./no/such/place").unwrap(),
-        &LoadOptions::default(),
-    );
+    assert!(single.read("model.safetensors.index.json").unwrap().is_some(), "its folder supplies configurations");
+    let missing = resolve(&ModelName::parse("./no/such/place").unwrap(), &LoadOptions::default());
     assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
@@ -599,18 +363,13 @@ fn the_built_in_model_needs_no_files() {
     let weights = located.weights(Layout::HuggingFace).unwrap();
     assert!(matches!(weights[0].bytes, WeightBytes::Static(bytes) if bytes.len() > 1_000_000));
     assert!(
-        !located.has_weights(Layout::OpenClip).unwrap()
-            || located.read("open_clip_config.json").unwrap().is_none()
+        !located.has_weights(Layout::OpenClip).unwrap() || located.read("open_clip_config.json").unwrap().is_none()
     );
 }
 
 #[test]
 fn known_variants_that_are_not_supported_are_refused() {
-    let error = resolve(
-        &ModelName::parse("RN50/openai").unwrap(),
-        &LoadOptions::default(),
-    )
-    .unwrap_err();
+    let error = resolve(&ModelName::parse("RN50/openai").unwrap(), &LoadOptions::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
 }
 
@@ -619,18 +378,9 @@ fn known_variants_that_are_not_supported_are_refused() {
 fn the_double_speaks_http() {
     let hub = HubDouble::start(&repository(), Faults::default());
     let mut stream = TcpStream::connect(hub.endpoint.trim_start_matches("http://")).unwrap();
-    write!(
-        stream,
-        "GET /team/model/resolve/{COMMIT}/README.md HTTP/1.1\r\nConnection: close\r\n\r\n"
-    )
-    .unwrap();
+    write!(stream, "GET /team/model/resolve/{COMMIT}/README.md HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
-    assert!(
-        text.starts_with("HTTP/1.1 200")
-            && text.contains("X-Repo-Commit")
-            && text.ends_with("unused"),
-        "{text}"
-    );
+    assert!(text.starts_with("HTTP/1.1 200") && text.contains("X-Repo-Commit") && text.ends_with("unused"), "{text}");
 }

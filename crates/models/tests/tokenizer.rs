@@ -14,20 +14,11 @@ use serde_json::Value;
 const CLIP_SIZE: usize = 49_408;
 
 fn golden(folder: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/golden")
-        .join(folder)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(folder)
 }
 
 fn located(path: &Path) -> Located {
-    resolve(
-        &ModelName::Path {
-            path: path.to_path_buf(),
-            layout: None,
-        },
-        &LoadOptions::default(),
-    )
-    .unwrap()
+    resolve(&ModelName::Path { path: path.to_path_buf(), layout: None }, &LoadOptions::default()).unwrap()
 }
 
 fn json(path: PathBuf) -> Value {
@@ -43,9 +34,7 @@ fn integers(folder: &str, name: &str) -> Vec<i64> {
     let bytes = std::fs::read(golden(folder).join("golden.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let data = tensors.tensor(name).unwrap().data();
-    data.chunks_exact(8)
-        .map(|chunk| i64::from_le_bytes(chunk.try_into().unwrap()))
-        .collect()
+    data.chunks_exact(8).map(|chunk| i64::from_le_bytes(chunk.try_into().unwrap())).collect()
 }
 
 fn assert_ids(tokenizer: &Tokenizer, folder: &str, name: &str) {
@@ -55,11 +44,7 @@ fn assert_ids(tokenizer: &Tokenizer, folder: &str, name: &str) {
     assert_eq!(expected.len(), texts.len() * context);
     for (text, row) in texts.iter().zip(expected.chunks(context)) {
         let ids = tokenizer.padded(&tokenizer.encode(text).unwrap().ids, context);
-        assert_eq!(
-            ids.into_iter().map(i64::from).collect::<Vec<_>>(),
-            row,
-            "{folder}: {text:?}"
-        );
+        assert_eq!(ids.into_iter().map(i64::from).collect::<Vec<_>>(), row, "{folder}: {text:?}");
     }
 }
 
@@ -72,25 +57,17 @@ fn assert_lengths(tokenizer: &Tokenizer, name: &str) {
 }
 
 fn clip_merges() -> String {
-    let packed =
-        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("data/clip_merges.txt.gz"))
-            .unwrap();
+    let packed = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("data/clip_merges.txt.gz")).unwrap();
     let mut text = String::new();
-    flate2::read::GzDecoder::new(packed.as_slice())
-        .read_to_string(&mut text)
-        .unwrap();
+    flate2::read::GzDecoder::new(packed.as_slice()).read_to_string(&mut text).unwrap();
     text
 }
 
 /// The characters that stand for bytes, in the order of their tokens.
 fn byte_symbols() -> Vec<char> {
     let printable = |byte: &u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
-    let symbols = (0..256).filter(printable).chain(
-        (0..256)
-            .filter(|byte| !printable(byte))
-            .zip(256..)
-            .map(|(_, code)| code),
-    );
+    let symbols =
+        (0..256).filter(printable).chain((0..256).filter(|byte| !printable(byte)).zip(256..).map(|(_, code)| code));
     symbols.map(|code| char::from_u32(code).unwrap()).collect()
 }
 
@@ -99,39 +76,22 @@ fn clip_folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let merges = clip_merges();
     let mut tokens: Vec<String> = byte_symbols().into_iter().map(String::from).collect();
-    tokens.extend(
-        byte_symbols()
-            .into_iter()
-            .map(|symbol| format!("{symbol}</w>")),
-    );
+    tokens.extend(byte_symbols().into_iter().map(|symbol| format!("{symbol}</w>")));
     tokens.extend(merges.lines().skip(1).map(|line| line.replace(' ', "")));
     tokens.extend(["<|startoftext|>", "<|endoftext|>"].map(String::from));
     let vocab: HashMap<String, usize> = tokens.into_iter().zip(0..).collect();
     assert_eq!(vocab.len(), CLIP_SIZE);
-    std::fs::write(
-        folder.path().join("vocab.json"),
-        serde_json::to_vec(&vocab).unwrap(),
-    )
-    .unwrap();
+    std::fs::write(folder.path().join("vocab.json"), serde_json::to_vec(&vocab).unwrap()).unwrap();
     let lines = merges.lines().skip(1).collect::<Vec<_>>().join("\n");
-    std::fs::write(
-        folder.path().join("merges.txt"),
-        format!("#version: 0.2\n{lines}\n"),
-    )
-    .unwrap();
+    std::fs::write(folder.path().join("merges.txt"), format!("#version: 0.2\n{lines}\n")).unwrap();
     folder
 }
 
 #[test]
 fn open_clip_ids_of_awkward_texts() {
     let folder = tempfile::tempdir().unwrap();
-    let tokenizer = Tokenizer::open_clip(
-        &located(folder.path()),
-        &OpenClipTokenizer::default(),
-        77,
-        CLIP_SIZE,
-    )
-    .unwrap();
+    let tokenizer =
+        Tokenizer::open_clip(&located(folder.path()), &OpenClipTokenizer::default(), 77, CLIP_SIZE).unwrap();
     assert_eq!(tokenizer.pad_id(), 0);
     assert_ids(&tokenizer, "clip-bpe", "open_clip/input_ids");
     assert_lengths(&tokenizer, "open_clip/lengths_before_truncation");
@@ -159,18 +119,12 @@ fn hugging_face_models() {
 
 #[test]
 fn open_clip_models() {
-    for folder in [
-        "open-clip/vit",
-        "open-clip/vit-custom",
-        "open-clip/vit-avgpool",
-    ] {
+    for folder in ["open-clip/vit", "open-clip/vit-custom", "open-clip/vit-avgpool"] {
         let config = json(golden(folder).join("open_clip_config.json"));
-        let number =
-            |field: &str| config["model_cfg"]["text_cfg"][field].as_u64().unwrap() as usize;
+        let number = |field: &str| config["model_cfg"]["text_cfg"][field].as_u64().unwrap() as usize;
         let (context, size) = (number("context_length"), number("vocab_size"));
         let files = located(&golden(folder));
-        let tokenizer =
-            Tokenizer::open_clip(&files, &OpenClipTokenizer::default(), context, size).unwrap();
+        let tokenizer = Tokenizer::open_clip(&files, &OpenClipTokenizer::default(), context, size).unwrap();
         assert_ids(&tokenizer, folder, "text/input_ids");
     }
 }
@@ -179,18 +133,8 @@ fn open_clip_models() {
 #[test]
 fn open_clip_reads_plain_merges() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::copy(
-        golden("open-clip/vit").join("merges.txt"),
-        folder.path().join("merges.txt"),
-    )
-    .unwrap();
-    let tokenizer = Tokenizer::open_clip(
-        &located(folder.path()),
-        &OpenClipTokenizer::default(),
-        77,
-        914,
-    )
-    .unwrap();
+    std::fs::copy(golden("open-clip/vit").join("merges.txt"), folder.path().join("merges.txt")).unwrap();
+    let tokenizer = Tokenizer::open_clip(&located(folder.path()), &OpenClipTokenizer::default(), 77, 914).unwrap();
     assert_ids(&tokenizer, "open-clip/vit", "text/input_ids");
 }
 
@@ -198,17 +142,11 @@ fn open_clip_reads_plain_merges() {
 #[test]
 fn open_clip_with_hugging_face_tokenizer() {
     let files = located(&golden("open-clip/vit"));
-    let own = OpenClipTokenizer {
-        hf_tokenizer_name: Some("local".into()),
-        clean: None,
-    };
+    let own = OpenClipTokenizer { hf_tokenizer_name: Some("local".into()), clean: None };
     let cleaned = Tokenizer::open_clip(&files, &own, 77, 914).unwrap();
     let plain = Tokenizer::hugging_face(&files, 77, 914).unwrap();
     let ids = |tokenizer: &Tokenizer, text: &str| tokenizer.encode(text).unwrap().ids;
-    assert_eq!(
-        ids(&cleaned, "a &lt;b&gt; “cat”"),
-        ids(&plain, "a <b> \"cat\"")
-    );
+    assert_eq!(ids(&cleaned, "a &lt;b&gt; “cat”"), ids(&plain, "a <b> \"cat\""));
     assert_ne!(ids(&cleaned, "&lt;"), ids(&plain, "&lt;"));
     assert_eq!(cleaned.pad_id(), plain.pad_id());
 }
@@ -217,71 +155,33 @@ fn open_clip_with_hugging_face_tokenizer() {
 fn cleaning_modes() {
     let folder = tempfile::tempdir().unwrap();
     let ids = |clean: &str, text: &str| {
-        let config = OpenClipTokenizer {
-            hf_tokenizer_name: None,
-            clean: Some(clean.into()),
-        };
-        Tokenizer::open_clip(&located(folder.path()), &config, 77, CLIP_SIZE)
-            .unwrap()
-            .encode(text)
-            .unwrap()
-            .ids
+        let config = OpenClipTokenizer { hf_tokenizer_name: None, clean: Some(clean.into()) };
+        Tokenizer::open_clip(&located(folder.path()), &config, 77, CLIP_SIZE).unwrap().encode(text).unwrap().ids
     };
-    assert_eq!(
-        ids("canonicalize", "A_Photo: of (cats)!"),
-        ids("lower", "a photo of cats")
-    );
+    assert_eq!(ids("canonicalize", "A_Photo: of (cats)!"), ids("lower", "a photo of cats"));
     assert_eq!(ids("whitespace", " a \n b "), ids("lower", "a b"));
     assert_ne!(ids("whitespace", "A"), ids("lower", "A"));
-    let config = OpenClipTokenizer {
-        hf_tokenizer_name: None,
-        clean: Some("upper".into()),
-    };
-    let error = Tokenizer::open_clip(&located(folder.path()), &config, 77, CLIP_SIZE)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("tokenizer_kwargs.clean") && error.contains("\"upper\""),
-        "{error}"
-    );
+    let config = OpenClipTokenizer { hf_tokenizer_name: None, clean: Some("upper".into()) };
+    let error = Tokenizer::open_clip(&located(folder.path()), &config, 77, CLIP_SIZE).unwrap_err().to_string();
+    assert!(error.contains("tokenizer_kwargs.clean") && error.contains("\"upper\""), "{error}");
 }
 
 /// Specials in the text count as specials, also `<|…|>` in another case when the files mark them as normalised.
 #[test]
 fn special_tokens_as_old_files_mark_them() {
     let folder = clip_folder();
-    let write = |name: &str, value: Value| {
-        std::fs::write(folder.path().join(name), value.to_string()).unwrap()
-    };
+    let write = |name: &str, value: Value| std::fs::write(folder.path().join(name), value.to_string()).unwrap();
     let token = |content: &str| serde_json::json!({"content": content, "normalized": true, "lstrip": false, "rstrip": false, "single_word": false});
-    write(
-        "tokenizer_config.json",
-        serde_json::json!({"tokenizer_class": "CLIPTokenizer", "model_max_length": 16}),
-    );
+    write("tokenizer_config.json", serde_json::json!({"tokenizer_class": "CLIPTokenizer", "model_max_length": 16}));
     write(
         "special_tokens_map.json",
-        serde_json::json!({"bos_token": token("<|startoftext|>"), "eos_token": token("<|endoftext|>"), "unk_token": token("<|endoftext|>"), "pad_token": "<|endoftext|>"}),
+        serde_json::json!({"bos_token": token("<|startoftext|>"), "eos_token": token("<|endoftext|>"), "unk_token": token("<|endoftext|>"), "pad_token": token("<|endoftext|>")}),
     );
     let tokenizer = Tokenizer::hugging_face(&located(folder.path()), 77, CLIP_SIZE).unwrap();
-    assert_eq!(
-        tokenizer.context_length(),
-        16,
-        "model_max_length is shorter than the context"
-    );
-    assert_eq!(
-        tokenizer.encode("<|EndOfText|>").unwrap().ids,
-        [49_406, 49_407, 49_407]
-    );
+    assert_eq!(tokenizer.context_length(), 16, "model_max_length is shorter than the context");
+    assert_eq!(tokenizer.encode("<|EndOfText|>").unwrap().ids, [49_406, 49_407, 49_407]);
     let long = tokenizer.encode(&"cat ".repeat(20)).unwrap();
-    assert_eq!(
-        (
-            long.ids.len(),
-            long.ids[15],
-            long.full_length,
-            long.truncated
-        ),
-        (16, 49_407, 22, true)
-    );
+    assert_eq!((long.ids.len(), long.ids[15], long.full_length, long.truncated), (16, 49_407, 22, true));
 }
 
 #[test]
@@ -290,23 +190,13 @@ fn a_vocabulary_that_is_too_large_is_refused() {
     let files = located(folder.path());
     let cases = [
         Tokenizer::hugging_face(&files, 77, 49_407),
-        Tokenizer::open_clip(
-            &located(tempfile::tempdir().unwrap().path()),
-            &OpenClipTokenizer::default(),
-            77,
-            1000,
-        ),
+        Tokenizer::open_clip(&located(tempfile::tempdir().unwrap().path()), &OpenClipTokenizer::default(), 77, 1000),
     ];
     for (result, size) in cases.into_iter().zip(["49407", "1000"]) {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Malformed);
         let message = error.to_string();
-        assert!(
-            message.contains("49408")
-                && message.contains(size)
-                && message.contains("doesn't match"),
-            "{message}"
-        );
+        assert!(message.contains("49408") && message.contains(size) && message.contains("doesn't match"), "{message}");
     }
 }
 
@@ -314,18 +204,11 @@ fn a_vocabulary_that_is_too_large_is_refused() {
 fn the_built_in_model_has_a_tokenizer() {
     let files = resolve(&ModelName::Builtin, &LoadOptions::default()).unwrap();
     let tokenizer = Tokenizer::hugging_face(&files, 32, 6144).unwrap();
-    let expected =
-        json(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/mini/expected.json"));
+    let expected = json(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/mini/expected.json"));
     let golden = expected["texts"].as_array().unwrap();
     assert!(!golden.is_empty());
     for case in golden {
-        let ids = tokenizer.padded(
-            &tokenizer
-                .encode(case["text"].as_str().unwrap())
-                .unwrap()
-                .ids,
-            32,
-        );
+        let ids = tokenizer.padded(&tokenizer.encode(case["text"].as_str().unwrap()).unwrap().ids, 32);
         assert_eq!(serde_json::json!(ids), case["input_ids"], "{case}");
     }
 }
@@ -333,21 +216,10 @@ fn the_built_in_model_has_a_tokenizer() {
 #[test]
 fn a_very_long_word_is_no_trouble() {
     let folder = tempfile::tempdir().unwrap();
-    let simple = Tokenizer::open_clip(
-        &located(folder.path()),
-        &OpenClipTokenizer::default(),
-        77,
-        CLIP_SIZE,
-    )
-    .unwrap();
+    let simple = Tokenizer::open_clip(&located(folder.path()), &OpenClipTokenizer::default(), 77, CLIP_SIZE).unwrap();
     let folder = clip_folder();
     let hugging_face = Tokenizer::hugging_face(&located(folder.path()), 77, CLIP_SIZE).unwrap();
-    for text in [
-        "a".repeat(200_000),
-        "é!".repeat(100_000),
-        " ".repeat(200_000),
-        "&amp;".repeat(40_000),
-    ] {
+    for text in ["a".repeat(200_000), "é!".repeat(100_000), " ".repeat(200_000), "&amp;".repeat(40_000)] {
         for tokenizer in [&simple, &hugging_face] {
             assert!(tokenizer.encode(&text).unwrap().ids.len() <= 77);
         }

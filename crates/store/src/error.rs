@@ -58,9 +58,7 @@ pub enum StoreError {
         reason: String,
     },
     /// A format version above the one this program knows.
-    #[error(
-        "the collection {path} has format version {found}, this program knows up to {supported}; use a newer one"
-    )]
+    #[error("the collection {path} has format version {found}, this program knows up to {supported}; use a newer one")]
     NewerVersion {
         /// The collection's folder.
         path: PathBuf,
@@ -211,10 +209,7 @@ pub enum StoreError {
 }
 
 fn holder_text(holder: &Option<u32>) -> String {
-    holder.map_or_else(
-        || "another process".to_owned(),
-        |pid| format!("process {pid}"),
-    )
+    holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
 }
 
 fn waited_text(waited: &Duration) -> String {
@@ -225,20 +220,14 @@ fn waited_text(waited: &Duration) -> String {
 }
 
 fn list_text(names: &[String]) -> String {
-    if names.is_empty() {
-        "none".to_owned()
-    } else {
-        names.join(", ")
-    }
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 impl StoreError {
     /// The class of the error.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoCollection { .. } | Self::UnknownField { .. } | Self::UnknownItem { .. } => {
-                ErrorKind::NotFound
-            }
+            Self::NoCollection { .. } | Self::UnknownField { .. } | Self::UnknownItem { .. } => ErrorKind::NotFound,
             Self::NotACollection { .. } => ErrorKind::NotACollection,
             Self::NewerVersion { .. } => ErrorKind::NewerVersion,
             Self::Locked { .. } => ErrorKind::Locked,
@@ -262,16 +251,12 @@ impl StoreError {
     pub(crate) fn io(file: &Path, source: io::Error) -> Self {
         let file = file.to_path_buf();
         match source.kind() {
-            io::ErrorKind::StorageFull
-            | io::ErrorKind::FileTooLarge
-            | io::ErrorKind::QuotaExceeded => Self::DiskFull {
-                file,
-                reason: source.to_string(),
-            },
-            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Self::ReadOnly {
-                path: file,
-                reason: source.to_string(),
-            },
+            io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge | io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull { file, reason: source.to_string() }
+            }
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+                Self::ReadOnly { path: file, reason: source.to_string() }
+            }
             _ => Self::Io { file, source },
         }
     }
@@ -302,14 +287,8 @@ impl From<rusqlite::Error> for StoreError {
             (_, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
             | (Error::FromSqlConversionFailure(..) | Error::InvalidColumnType(..), _)
             | (Error::IntegralValueOutOfRange(..), _) => Self::Damaged { file, reason },
-            (_, Some(ErrorCode::SystemIoFailure)) => Self::Io {
-                file,
-                source: io::Error::other(reason),
-            },
-            _ => Self::Database {
-                file,
-                source: Box::new(source),
-            },
+            (_, Some(ErrorCode::SystemIoFailure)) => Self::Io { file, source: io::Error::other(reason) },
+            _ => Self::Database { file, source: Box::new(source) },
         }
     }
 }

@@ -143,11 +143,7 @@ impl Filter {
 
     /// Some value of `path` compares so with `value`.
     pub fn compare(path: FilterPath, op: Comparison, value: impl Into<FilterValue>) -> Self {
-        Self::Compare {
-            path,
-            op,
-            value: value.into(),
-        }
+        Self::Compare { path, op, value: value.into() }
     }
 
     /// The opposite.

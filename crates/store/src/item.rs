@@ -74,13 +74,7 @@ pub struct Item {
 impl Item {
     /// An item with nothing but an id and a modality.
     pub fn new(id: impl Into<String>, modality: impl Into<String>) -> Self {
-        Self {
-            id: id.into(),
-            source: None,
-            content_hash: None,
-            modality: modality.into(),
-            metadata: Map::new(),
-        }
+        Self { id: id.into(), source: None, content_hash: None, modality: modality.into(), metadata: Map::new() }
     }
 }
 

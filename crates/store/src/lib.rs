@@ -32,9 +32,7 @@ pub use crossmodal_index::Metric;
 pub use error::{ErrorKind, StoreError};
 pub use field::{Field, SpaceRef};
 pub use filter::{Comparison, Filter, FilterPath, FilterValue};
-pub use item::{
-    CacheKey, CachedVector, Item, ItemVectors, Source, Span, StoredItem, StoredVector, VectorRecord,
-};
+pub use item::{CacheKey, CachedVector, Item, ItemVectors, Source, Span, StoredItem, StoredVector, VectorRecord};
 pub use local::{LocalStore, Mode, OpenOptions};
 pub use report::{CollectionInfo, CompactReport, FieldInfo, Problem, ProblemKind, VerifyReport};
 pub use request::{Hit, ListRequest, SearchRequest};

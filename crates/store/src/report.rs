@@ -89,11 +89,7 @@ impl VerifyReport {
 
     /// Ids of the items that are affected, sorted. Removing and adding them again heals them.
     pub fn affected_items(&self) -> Vec<String> {
-        let ids: BTreeSet<_> = self
-            .problems
-            .iter()
-            .filter_map(|problem| problem.item.clone())
-            .collect();
+        let ids: BTreeSet<_> = self.problems.iter().filter_map(|problem| problem.item.clone()).collect();
         ids.into_iter().collect()
     }
 }

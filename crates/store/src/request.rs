@@ -22,14 +22,7 @@ pub struct SearchRequest {
 impl SearchRequest {
     /// One query without a filter.
     pub fn new(field: impl Into<String>, query: Vec<f32>, k: usize) -> Self {
-        Self {
-            field: field.into(),
-            space: None,
-            queries: vec![query],
-            k,
-            filter: None,
-            min_score: None,
-        }
+        Self { field: field.into(), space: None, queries: vec![query], k, filter: None, min_score: None }
     }
 }
 

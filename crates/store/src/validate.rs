@@ -25,11 +25,7 @@ pub(crate) fn field(field: &Field) -> Result<(), StoreError> {
     text("model name", &field.space.model, 0, MAX_ID_BYTES)?;
     if !(1..=MAX_DIMENSION).contains(&field.dimension) {
         let reason = format!("is outside 1..={MAX_DIMENSION}");
-        return Err(StoreError::InvalidValue {
-            what: "dimension",
-            value: field.dimension.to_string(),
-            reason,
-        });
+        return Err(StoreError::InvalidValue { what: "dimension", value: field.dimension.to_string(), reason });
     }
     Ok(())
 }
@@ -53,34 +49,16 @@ pub(crate) fn item(item: &Item) -> Result<String, StoreError> {
         text("source", &source.uri, 1, MAX_URI_BYTES)?;
         if let Some(size) = source.size.filter(|size| i64::try_from(*size).is_err()) {
             let reason = "is larger than any file".to_owned();
-            return Err(StoreError::InvalidValue {
-                what: "source size",
-                value: size.to_string(),
-                reason,
-            });
+            return Err(StoreError::InvalidValue { what: "source size", value: size.to_string(), reason });
         }
     }
-    let invalid = |reason| StoreError::InvalidValue {
-        what: "metadata of item",
-        value: shorten(&item.id),
-        reason,
-    };
-    if !item
-        .metadata
-        .values()
-        .all(|value| depth_at_most(value, MAX_METADATA_DEPTH - 1))
-    {
-        return Err(invalid(format!(
-            "is nested deeper than {MAX_METADATA_DEPTH}"
-        )));
+    let invalid = |reason| StoreError::InvalidValue { what: "metadata of item", value: shorten(&item.id), reason };
+    if !item.metadata.values().all(|value| depth_at_most(value, MAX_METADATA_DEPTH - 1)) {
+        return Err(invalid(format!("is nested deeper than {MAX_METADATA_DEPTH}")));
     }
-    let metadata =
-        serde_json::to_string(&item.metadata).map_err(|error| invalid(error.to_string()))?;
+    let metadata = serde_json::to_string(&item.metadata).map_err(|error| invalid(error.to_string()))?;
     if metadata.len() > MAX_METADATA_BYTES {
-        return Err(invalid(format!(
-            "has {} bytes as text, at most {MAX_METADATA_BYTES} are stored",
-            metadata.len()
-        )));
+        return Err(invalid(format!("has {} bytes as text, at most {MAX_METADATA_BYTES} are stored", metadata.len())));
     }
     Ok(metadata)
 }
@@ -88,9 +66,7 @@ pub(crate) fn item(item: &Item) -> Result<String, StoreError> {
 /// Checks the items of a batch against each other.
 pub(crate) fn batch(batch: &[ItemVectors]) -> Result<(), StoreError> {
     unique_ids(batch.iter().map(|entry| entry.item.id.as_str()))?;
-    batch
-        .iter()
-        .try_for_each(|entry| unique_vectors(&entry.item.id, &entry.vectors))
+    batch.iter().try_for_each(|entry| unique_vectors(&entry.item.id, &entry.vectors))
 }
 
 /// Checks that an item's vectors can be told apart.
@@ -110,18 +86,13 @@ pub(crate) fn unique_vectors(id: &str, vectors: &[VectorRecord]) -> Result<(), S
 }
 
 /// Checks one vector against its field and gives the values to store: unit vectors in a cosine field.
-pub(crate) fn vector<'a>(
-    id: &str,
-    field: &Field,
-    record: &'a VectorRecord,
-) -> Result<Cow<'a, [f32]>, StoreError> {
+pub(crate) fn vector<'a>(id: &str, field: &Field, record: &'a VectorRecord) -> Result<Cow<'a, [f32]>, StoreError> {
     same_space(field, &record.space)?;
     text("modality", &record.modality, 1, MAX_NAME_BYTES)?;
     text("precision", &record.precision, 0, MAX_NAME_BYTES)?;
     let owner = || format!("item {id:?}");
     if let Some(span) = &record.span {
-        check_span(span)
-            .map_err(|reason| invalid_vector(owner(), field, format!("has a span {reason}")))?;
+        check_span(span).map_err(|reason| invalid_vector(owner(), field, format!("has a span {reason}")))?;
     }
     values(owner, field, &record.vector)?;
     if field.metric != Metric::Cosine {
@@ -157,66 +128,37 @@ pub(crate) fn same_space(field: &Field, space: &crate::SpaceRef) -> Result<(), S
         return Ok(());
     }
     let (existing, offered) = (field.space.clone(), space.clone());
-    Err(StoreError::SpaceMismatch {
-        field: field.name.clone(),
-        existing,
-        offered,
-    })
+    Err(StoreError::SpaceMismatch { field: field.name.clone(), existing, offered })
 }
 
 /// Checks that an existing field is just as the wanted one.
 pub(crate) fn same_field(existing: &Field, wanted: &Field) -> Result<(), StoreError> {
     same_space(existing, &wanted.space)?;
     let mismatch = |property, existing: String, offered: String| {
-        Err(StoreError::FieldMismatch {
-            field: wanted.name.clone(),
-            property,
-            existing,
-            offered,
-        })
+        Err(StoreError::FieldMismatch { field: wanted.name.clone(), property, existing, offered })
     };
     if existing.dimension != wanted.dimension {
-        return mismatch(
-            "dimension",
-            existing.dimension.to_string(),
-            wanted.dimension.to_string(),
-        );
+        return mismatch("dimension", existing.dimension.to_string(), wanted.dimension.to_string());
     }
     if existing.metric != wanted.metric {
-        return mismatch(
-            "metric",
-            existing.metric.to_string(),
-            wanted.metric.to_string(),
-        );
+        return mismatch("metric", existing.metric.to_string(), wanted.metric.to_string());
     }
     Ok(())
 }
 
 fn values(owner: impl Fn() -> String, field: &Field, values: &[f32]) -> Result<(), StoreError> {
     if values.len() != field.dimension {
-        let reason = format!(
-            "has {} dimensions, expected {}",
-            values.len(),
-            field.dimension
-        );
+        let reason = format!("has {} dimensions, expected {}", values.len(), field.dimension);
         return Err(invalid_vector(owner(), field, reason));
     }
     match values.iter().position(|value| !value.is_finite()) {
-        Some(at) => Err(invalid_vector(
-            owner(),
-            field,
-            format!("has {} at position {at}", values[at]),
-        )),
+        Some(at) => Err(invalid_vector(owner(), field, format!("has {} at position {at}", values[at]))),
         None => Ok(()),
     }
 }
 
 fn invalid_vector(owner: String, field: &Field, reason: String) -> StoreError {
-    StoreError::InvalidVector {
-        owner,
-        field: field.name.clone(),
-        reason,
-    }
+    StoreError::InvalidVector { owner, field: field.name.clone(), reason }
 }
 
 fn check_span(span: &Span) -> Result<(), String> {
@@ -239,11 +181,7 @@ fn text(what: &'static str, value: &str, min: usize, max: usize) -> Result<(), S
     } else {
         return Ok(());
     };
-    Err(StoreError::InvalidValue {
-        what,
-        value: shorten(value),
-        reason,
-    })
+    Err(StoreError::InvalidValue { what, value: shorten(value), reason })
 }
 
 /// Checks the name of a setting.
@@ -261,12 +199,8 @@ pub(crate) fn shorten(text: &str) -> String {
 
 fn depth_at_most(value: &Value, limit: usize) -> bool {
     match value {
-        Value::Array(values) => {
-            limit > 0 && values.iter().all(|value| depth_at_most(value, limit - 1))
-        }
-        Value::Object(values) => {
-            limit > 0 && values.values().all(|value| depth_at_most(value, limit - 1))
-        }
+        Value::Array(values) => limit > 0 && values.iter().all(|value| depth_at_most(value, limit - 1)),
+        Value::Object(values) => limit > 0 && values.values().all(|value| depth_at_most(value, limit - 1)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
     }
 }
@@ -277,8 +211,7 @@ mod tests {
 
     #[test]
     fn depth_is_counted_without_deep_recursion() {
-        let nested =
-            |depth: usize| (0..depth).fold(Value::Null, |inner, _| Value::Array(vec![inner]));
+        let nested = |depth: usize| (0..depth).fold(Value::Null, |inner, _| Value::Array(vec![inner]));
         let item_with = |value| {
             let mut item = Item::new("a", "text");
             item.metadata.insert("x".to_owned(), value);
@@ -286,10 +219,7 @@ mod tests {
         };
         assert!(item(&item_with(nested(MAX_METADATA_DEPTH - 1))).is_ok());
         let error = item(&item_with(nested(MAX_METADATA_DEPTH))).unwrap_err();
-        assert!(
-            error.to_string().contains("nested deeper than 64"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("nested deeper than 64"), "{error}");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use crate::{
-    CacheKey, CachedVector, CollectionInfo, CompactReport, Field, Filter, Hit, Item, ItemVectors,
-    ListRequest, SearchRequest, StoreError, StoredItem, StoredVector, VectorRecord, VerifyReport,
+    CacheKey, CachedVector, CollectionInfo, CompactReport, Field, Filter, Hit, Item, ItemVectors, ListRequest,
+    SearchRequest, StoreError, StoredItem, StoredVector, VectorRecord, VerifyReport,
 };
 
 /// What a store can do beyond the interface's minimum.
@@ -100,10 +100,7 @@ pub trait VectorStore: Send + Sync {
     ///
     /// # Errors
     /// Failures of the storage only.
-    fn cached_vectors(
-        &self,
-        keys: &[CacheKey],
-    ) -> Result<HashMap<CacheKey, CachedVector>, StoreError>;
+    fn cached_vectors(&self, keys: &[CacheKey]) -> Result<HashMap<CacheKey, CachedVector>, StoreError>;
 
     /// Items whose source has exactly this uri, in the order of their keys (several parts of one file may be items).
     ///

@@ -1,7 +1,7 @@
 //! `crossmodal model`: the known variants, what a model is, downloads, proof against reference data.
 
 use crossmodal_engine::verify::{Stage, VerifyReport, verify};
-use crossmodal_engine::{Embedder, Error, load_clip, registry};
+use crossmodal_engine::{Error, load_clip, registry};
 use serde_json::{Value, json};
 
 use super::similarity::rule_name;

@@ -14,7 +14,7 @@ use crate::output::{Output, Style};
 use crate::page::{Page, PageHit};
 use crate::settings::{ModelChoice, Settings};
 use crate::table::{Column, Cut, Table};
-use crate::{page, pictures, quantities};
+use crate::{page, pictures};
 
 #[derive(Serialize)]
 struct Answer<'a> {

@@ -16,17 +16,13 @@ pub(super) struct RepoCache {
 impl RepoCache {
     pub(super) fn new(cache: &Path, repo: &str) -> Self {
         let name = format!("models--{}", repo.replace('/', "--"));
-        Self {
-            folder: cache.join(&name),
-            locks: cache.join(".locks").join(name),
-        }
+        Self { folder: cache.join(&name), locks: cache.join(".locks").join(name) }
     }
 
     /// The commit that a revision had when last asked for; the revision itself if it is a commit that was fetched.
     pub(super) fn commit(&self, revision: &str) -> Option<String> {
         let remembered = fs::read_to_string(self.folder.join("refs").join(revision)).ok();
-        let commit =
-            remembered.map_or_else(|| revision.to_string(), |commit| commit.trim().to_string());
+        let commit = remembered.map_or_else(|| revision.to_string(), |commit| commit.trim().to_string());
         (is_plain(&commit) && self.snapshot(&commit).is_dir()).then_some(commit)
     }
 
@@ -76,12 +72,8 @@ impl RepoCache {
         }
         create_parent(&path)?;
         let up = "../".repeat(2 + name.matches('/').count());
-        place(
-            &self.blob(etag),
-            &PathBuf::from(format!("{up}blobs/{etag}")),
-            &path,
-        )
-        .map_err(|error| Error::io(&path, error))?;
+        place(&self.blob(etag), &PathBuf::from(format!("{up}blobs/{etag}")), &path)
+            .map_err(|error| Error::io(&path, error))?;
         Ok(path)
     }
 }

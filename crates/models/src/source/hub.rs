@@ -68,12 +68,7 @@ struct FileInfo {
 }
 
 impl Hub {
-    pub(super) fn new(
-        settings: &HubSettings,
-        repo: &str,
-        revision: &str,
-        events: Option<ModelEvents>,
-    ) -> Self {
+    pub(super) fn new(settings: &HubSettings, repo: &str, revision: &str, events: Option<ModelEvents>) -> Self {
         Self {
             settings: settings.clone(),
             repo: repo.to_string(),
@@ -96,10 +91,7 @@ impl Hub {
     }
 
     pub(super) fn describe(&self) -> String {
-        format!(
-            "{}/{} at {}",
-            self.settings.endpoint, self.repo, self.revision
-        )
+        format!("{}/{} at {}", self.settings.endpoint, self.repo, self.revision)
     }
 
     /// Where a file is or would be.
@@ -114,69 +106,39 @@ impl Hub {
         if let Some(listing) = self.listing.get() {
             return Ok(listing);
         }
-        let listing = if self.settings.offline {
-            self.cached_listing().ok_or_else(|| self.not_cached())?
-        } else {
-            self.ask()?
-        };
+        let listing =
+            if self.settings.offline { self.cached_listing().ok_or_else(|| self.not_cached())? } else { self.ask()? };
         Ok(self.listing.get_or_init(|| listing))
     }
 
     fn cached_listing(&self) -> Option<Listing> {
         let commit = self.cache.commit(&self.revision)?;
-        Some(Listing {
-            files: self.cache.files(&commit),
-            commit,
-            licence: None,
-        })
+        Some(Listing { files: self.cache.files(&commit), commit, licence: None })
     }
 
     fn ask(&self) -> Result<Listing> {
         let revision = self.revision.replace('/', "%2F");
-        let url = format!(
-            "{}/api/models/{}/revision/{revision}",
-            self.settings.endpoint, self.repo
-        );
+        let url = format!("{}/api/models/{}/revision/{revision}", self.settings.endpoint, self.repo);
         let mut response = match self.get(&url, None, MAX_REDIRECTS) {
             Ok(response) => response,
             Err(error) => {
-                return self
-                    .cached_listing()
-                    .ok_or_else(|| self.unreachable(&error));
+                return self.cached_listing().ok_or_else(|| self.unreachable(&error));
             }
         };
         if !response.status().is_success() {
             return Err(self.refused(&response, None));
         }
-        let body = response
-            .body_mut()
-            .with_config()
-            .limit(MAX_LISTING)
-            .read_to_vec();
+        let body = response.body_mut().with_config().limit(MAX_LISTING).read_to_vec();
         let body = body.map_err(|error| self.unreachable(&error))?;
         let malformed = |reason: String| Error::malformed(Path::new(&url), reason);
-        let info: RevisionInfo =
-            serde_json::from_slice(&body).map_err(|error| malformed(error.to_string()))?;
+        let info: RevisionInfo = serde_json::from_slice(&body).map_err(|error| malformed(error.to_string()))?;
         if !is_plain(&info.sha) {
             return Err(malformed(format!("commit {:?} is not one", info.sha)));
         }
         self.cache.remember(&self.revision, &info.sha)?;
-        let files = info
-            .siblings
-            .into_iter()
-            .map(|sibling| sibling.rfilename)
-            .filter(|name| is_inside(name))
-            .collect();
-        let licence = info
-            .tags
-            .iter()
-            .find_map(|tag| tag.strip_prefix("license:"))
-            .map(str::to_string);
-        Ok(Listing {
-            commit: info.sha,
-            files,
-            licence,
-        })
+        let files = info.siblings.into_iter().map(|sibling| sibling.rfilename).filter(|name| is_inside(name)).collect();
+        let licence = info.tags.iter().find_map(|tag| tag.strip_prefix("license:")).map(str::to_string);
+        Ok(Listing { commit: info.sha, files, licence })
     }
 
     /// The local path of a file, downloaded first if need be.
@@ -189,10 +151,7 @@ impl Hub {
         if self.settings.offline {
             return Err(self.not_cached());
         }
-        let url = format!(
-            "{}/{}/resolve/{commit}/{name}",
-            self.settings.endpoint, self.repo
-        );
+        let url = format!("{}/{}/resolve/{commit}/{name}", self.settings.endpoint, self.repo);
         let info = self.file_info(&url, name)?;
         let _lock = self.cache.lock(&info.etag)?;
         let blob = self.cache.blob(&info.etag);
@@ -207,9 +166,7 @@ impl Hub {
         let mut url = url.to_string();
         for _ in 0..MAX_REDIRECTS {
             let response = self.head(&url).map_err(|error| self.unreachable(&error))?;
-            if let Some(location) =
-                header(&response, "location").filter(|location| location.starts_with('/'))
-            {
+            if let Some(location) = header(&response, "location").filter(|location| location.starts_with('/')) {
                 url = format!("{}{location}", self.settings.endpoint);
                 continue;
             }
@@ -217,24 +174,16 @@ impl Hub {
                 return Err(self.refused(&response, Some(name)));
             }
             let etag = header(&response, "x-linked-etag").or_else(|| header(&response, "etag"));
-            let size =
-                header(&response, "x-linked-size").or_else(|| header(&response, "content-length"));
+            let size = header(&response, "x-linked-size").or_else(|| header(&response, "content-length"));
             let etag = etag
                 .map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_string())
                 .filter(|etag| is_plain(etag));
             let size = size.and_then(|size| size.parse().ok());
-            return etag
-                .zip(size)
-                .map(|(etag, size)| FileInfo { etag, size })
-                .ok_or_else(|| {
-                    Error::Network(format!(
-                        "{url}: the answer has no usable ETag and size; is HF_ENDPOINT a hub?"
-                    ))
-                });
+            return etag.zip(size).map(|(etag, size)| FileInfo { etag, size }).ok_or_else(|| {
+                Error::Network(format!("{url}: the answer has no usable ETag and size; is HF_ENDPOINT a hub?"))
+            });
         }
-        Err(Error::Network(format!(
-            "{url}: redirected more than {MAX_REDIRECTS} times"
-        )))
+        Err(Error::Network(format!("{url}: redirected more than {MAX_REDIRECTS} times")))
     }
 
     /// Fetches into `<blob>.incomplete`, going on where an earlier attempt ended.
@@ -243,10 +192,7 @@ impl Hub {
         let part = PathBuf::from(format!("{}.incomplete", blob.display()));
         let open = OpenOptions::new().create(true).append(true).open(&part);
         let mut file = open.map_err(|error| Error::io(&part, error))?;
-        self.emit(ModelEvent::DownloadStarted {
-            file: name.to_string(),
-            total: info.size,
-        });
+        self.emit(ModelEvent::DownloadStarted { file: name.to_string(), total: info.size });
         let present = length(&file, &part)?.min(info.size);
         self.emit(ModelEvent::DownloadAdvanced { bytes: present });
         let mut failure = None;
@@ -262,22 +208,13 @@ impl Hub {
         }
         let found = length(&file, &part)?;
         if found != info.size {
-            let damaged = || {
-                Error::malformed(
-                    &part,
-                    format!(
-                        "{name} has {found} bytes after download, expected {}",
-                        info.size
-                    ),
-                )
-            };
+            let damaged =
+                || Error::malformed(&part, format!("{name} has {found} bytes after download, expected {}", info.size));
             return Err(failure.unwrap_or_else(damaged));
         }
         file.sync_all().map_err(|error| Error::io(&part, error))?;
         std::fs::rename(&part, blob).map_err(|error| Error::io(blob, error))?;
-        self.emit(ModelEvent::DownloadFinished {
-            file: name.to_string(),
-        });
+        self.emit(ModelEvent::DownloadFinished { file: name.to_string() });
         Ok(())
     }
 
@@ -296,12 +233,9 @@ impl Hub {
             file.set_len(0).map_err(io)?;
             start = 0;
         }
-        let response = self
-            .get(url, (start > 0).then_some(start), MAX_REDIRECTS)
-            .map_err(Interrupted::Connection)?;
+        let response = self.get(url, (start > 0).then_some(start), MAX_REDIRECTS).map_err(Interrupted::Connection)?;
         let goes_on = response.status() == 206
-            && header(&response, "content-range")
-                .is_some_and(|range| range.starts_with(&format!("bytes {start}-")));
+            && header(&response, "content-range").is_some_and(|range| range.starts_with(&format!("bytes {start}-")));
         if !response.status().is_success() && response.status() != 416 {
             return Err(Interrupted::Final(self.refused(&response, Some(name))));
         }
@@ -314,31 +248,17 @@ impl Hub {
         let mut reader = response.into_body().into_reader();
         let mut buffer = vec![0; CHUNK];
         loop {
-            let count = reader
-                .read(&mut buffer)
-                .map_err(|error| Interrupted::Connection(error.into()))?;
+            let count = reader.read(&mut buffer).map_err(|error| Interrupted::Connection(error.into()))?;
             if count == 0 {
                 return Ok(());
             }
             file.write_all(&buffer[..count]).map_err(io)?;
-            self.emit(ModelEvent::DownloadAdvanced {
-                bytes: count as u64,
-            });
+            self.emit(ModelEvent::DownloadAdvanced { bytes: count as u64 });
         }
     }
 
-    fn get(
-        &self,
-        url: &str,
-        from: Option<u64>,
-        redirects: u32,
-    ) -> std::result::Result<Response<Body>, ureq::Error> {
-        let mut request = self
-            .agent
-            .get(url)
-            .config()
-            .max_redirects(redirects)
-            .build();
+    fn get(&self, url: &str, from: Option<u64>, redirects: u32) -> std::result::Result<Response<Body>, ureq::Error> {
+        let mut request = self.agent.get(url).config().max_redirects(redirects).build();
         if let Some(token) = &self.settings.token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
@@ -373,12 +293,7 @@ impl Hub {
     }
 
     fn not_cached(&self) -> Error {
-        let Self {
-            repo,
-            revision,
-            settings,
-            ..
-        } = self;
+        let Self { repo, revision, settings, .. } = self;
         Error::Network(format!(
             "{repo}@{revision} isn't (completely) in {} and HF_HUB_OFFLINE is set: unset it to download, or give a folder's path",
             settings.cache.display()
@@ -386,24 +301,11 @@ impl Hub {
     }
 
     fn refused(&self, response: &Response<Body>, file: Option<&str>) -> Error {
-        let Self {
-            repo,
-            revision,
-            settings,
-            ..
-        } = self;
+        let Self { repo, revision, settings, .. } = self;
         let endpoint = &settings.endpoint;
-        let what = file.map_or_else(
-            || format!("{repo}@{revision}"),
-            |file| format!("{repo}@{revision}, {file}"),
-        );
-        let said = header(response, "x-error-message")
-            .map_or_else(String::new, |message| format!(": {message}"));
-        let token = if settings.token.is_some() {
-            "the token in use (HF_TOKEN) lacks access"
-        } else {
-            "set HF_TOKEN"
-        };
+        let what = file.map_or_else(|| format!("{repo}@{revision}"), |file| format!("{repo}@{revision}, {file}"));
+        let said = header(response, "x-error-message").map_or_else(String::new, |message| format!(": {message}"));
+        let token = if settings.token.is_some() { "the token in use (HF_TOKEN) lacks access" } else { "set HF_TOKEN" };
         match response.status().as_u16() {
             401 => Error::Network(format!(
                 "{what}: no access (401{said}). Check the name; if the repository is private or gated, {token}, and accept its licence at \
@@ -413,19 +315,14 @@ impl Hub {
                 "{what}: access refused (403{said}). {token}, and accept the licence at {endpoint}/{repo}"
             )),
             404 => Error::NotFound(format!("{what}: not found at {endpoint} (404{said})")),
-            status => Error::Network(format!(
-                "{what}: {endpoint} answered {status}{said}; try again later"
-            )),
+            status => Error::Network(format!("{what}: {endpoint} answered {status}{said}; try again later")),
         }
     }
 }
 
 impl std::fmt::Debug for Hub {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hub")
-            .field("repo", &self.repo)
-            .field("revision", &self.revision)
-            .finish_non_exhaustive()
+        f.debug_struct("Hub").field("repo", &self.repo).field("revision", &self.revision).finish_non_exhaustive()
     }
 }
 
@@ -456,16 +353,9 @@ fn agent() -> Agent {
 }
 
 fn header(response: &Response<Body>, name: &str) -> Option<String> {
-    response
-        .headers()
-        .get(name)?
-        .to_str()
-        .ok()
-        .map(str::to_string)
+    response.headers().get(name)?.to_str().ok().map(str::to_string)
 }
 
 fn length(file: &File, path: &Path) -> Result<u64> {
-    file.metadata()
-        .map(|metadata| metadata.len())
-        .map_err(|error| Error::io(path, error))
+    file.metadata().map(|metadata| metadata.len()).map_err(|error| Error::io(path, error))
 }

@@ -27,12 +27,8 @@ const MAX_READ: u64 = 256 << 20;
 const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
 
 /// Weight files of the Hugging Face layout, best first. An index stands for the files it lists.
-const HUGGING_FACE_WEIGHTS: [&str; 4] = [
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-];
+const HUGGING_FACE_WEIGHTS: [&str; 4] =
+    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
 
 /// Weight files of the OpenCLIP layout, best first.
 const OPEN_CLIP_WEIGHTS: [&str; 8] = [
@@ -79,19 +75,9 @@ pub fn resolve(name: &ModelName, options: &LoadOptions) -> Result<Located> {
 ///
 /// # Errors
 /// As [`resolve`].
-pub fn resolve_with(
-    name: &ModelName,
-    options: &LoadOptions,
-    settings: &HubSettings,
-) -> Result<Located> {
-    let hub = |repo: &str, revision: &str| {
-        Place::Hub(Box::new(Hub::new(
-            settings,
-            repo,
-            revision,
-            options.events.clone(),
-        )))
-    };
+pub fn resolve_with(name: &ModelName, options: &LoadOptions, settings: &HubSettings) -> Result<Located> {
+    let hub =
+        |repo: &str, revision: &str| Place::Hub(Box::new(Hub::new(settings, repo, revision, options.events.clone())));
     match name {
         ModelName::Builtin => Ok(Located {
             name: builtin::NAME.to_string(),
@@ -109,22 +95,12 @@ pub fn resolve_with(
             layout: Some(variant.layout.into()),
             licence: Some(variant.licence.clone()),
         }),
-        ModelName::Path { path, layout } => Ok(Located {
-            name: path.display().to_string(),
-            place: local(path)?,
-            layout: *layout,
-            licence: None,
-        }),
-        ModelName::Hub {
-            repo,
-            revision,
-            layout,
-        } => Ok(Located {
-            name: repo.clone(),
-            place: hub(repo, revision),
-            layout: *layout,
-            licence: None,
-        }),
+        ModelName::Path { path, layout } => {
+            Ok(Located { name: path.display().to_string(), place: local(path)?, layout: *layout, licence: None })
+        }
+        ModelName::Hub { repo, revision, layout } => {
+            Ok(Located { name: repo.clone(), place: hub(repo, revision), layout: *layout, licence: None })
+        }
     }
 }
 
@@ -133,19 +109,9 @@ fn local(path: &Path) -> Result<Place> {
     if metadata.is_dir() {
         return Ok(Place::Folder(path.to_path_buf()));
     }
-    let file = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    Ok(Place::File {
-        folder: folder.to_path_buf(),
-        file,
-    })
+    let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(Place::File { folder: folder.to_path_buf(), file })
 }
 
 impl Located {
@@ -157,10 +123,7 @@ impl Located {
     /// The licence of the weights as far as it is known.
     pub fn licence(&self) -> Option<String> {
         match &self.place {
-            Place::Hub(hub) => self
-                .licence
-                .clone()
-                .or_else(|| hub.licence().map(str::to_string)),
+            Place::Hub(hub) => self.licence.clone().or_else(|| hub.licence().map(str::to_string)),
             _ => self.licence.clone(),
         }
     }
@@ -195,10 +158,7 @@ impl Located {
     /// A folder that can't be listed, or a hub that can't be reached.
     pub fn files(&self) -> Result<Vec<String>> {
         let mut names = match &self.place {
-            Place::Builtin => builtin::FILES
-                .iter()
-                .map(|(name, _)| name.to_string())
-                .collect(),
+            Place::Builtin => builtin::FILES.iter().map(|(name, _)| name.to_string()).collect(),
             Place::Folder(folder) | Place::File { folder, .. } => list(folder)?,
             Place::Hub(hub) => hub.files()?.to_vec(),
         };
@@ -218,8 +178,7 @@ impl Located {
             Place::Builtin => return Ok(builtin::file(file).map(Cow::Borrowed)),
             _ => self.path(file)?,
         };
-        path.map(|path| read_limited(&path).map(Cow::Owned))
-            .transpose()
+        path.map(|path| read_limited(&path).map(Cow::Owned)).transpose()
     }
 
     /// Whether there are weights of this layout.
@@ -235,25 +194,15 @@ impl Located {
     /// # Errors
     /// No such files, an index that is malformed or lists a missing file, or a failed download.
     pub fn weights(&self, layout: Layout) -> Result<Vec<WeightFile>> {
-        let missing =
-            |name: &str| Error::NotFound(format!("{}: no weight file {name}", self.describe()));
+        let missing = |name: &str| Error::NotFound(format!("{}: no weight file {name}", self.describe()));
         let Some(name) = self.weight_name(layout)? else {
             let expected = candidates(layout).join(", ");
-            return Err(missing(&format!(
-                "in the {} layout (any of {expected})",
-                layout.as_str()
-            )));
+            return Err(missing(&format!("in the {} layout (any of {expected})", layout.as_str())));
         };
-        let names = if name.ends_with(".index.json") {
-            self.shards(&name)?
-        } else {
-            vec![name]
-        };
+        let names = if name.ends_with(".index.json") { self.shards(&name)? } else { vec![name] };
         let open = |name: String| {
             let bytes = match &self.place {
-                Place::Builtin => {
-                    WeightBytes::Static(builtin::file(&name).ok_or_else(|| missing(&name))?)
-                }
+                Place::Builtin => WeightBytes::Static(builtin::file(&name).ok_or_else(|| missing(&name))?),
                 _ => WeightBytes::File(self.path(&name)?.ok_or_else(|| missing(&name))?),
             };
             Ok(WeightFile { name, bytes })
@@ -278,23 +227,16 @@ impl Located {
 
     fn shards(&self, index: &str) -> Result<Vec<String>> {
         let path = self.display_path(index);
-        let bytes = self
-            .read(index)?
-            .ok_or_else(|| Error::NotFound(format!("{}: no such file", path.display())))?;
+        let bytes = self.read(index)?.ok_or_else(|| Error::NotFound(format!("{}: no such file", path.display())))?;
         let index: serde_json::Value =
             serde_json::from_slice(&bytes).map_err(|error| Error::malformed(&path, error))?;
         let map = index.get("weight_map").and_then(|map| map.as_object());
-        let map = map
-            .ok_or_else(|| Error::malformed(&path, "field `weight_map` is missing or no object"))?;
+        let map = map.ok_or_else(|| Error::malformed(&path, "field `weight_map` is missing or no object"))?;
         let mut names = BTreeSet::new();
         for (tensor, file) in map {
             let file = file.as_str().filter(|file| cache::is_inside(file));
-            let file = file.ok_or_else(|| {
-                Error::malformed(
-                    &path,
-                    format!("`weight_map` gives no file name for {tensor}"),
-                )
-            })?;
+            let file =
+                file.ok_or_else(|| Error::malformed(&path, format!("`weight_map` gives no file name for {tensor}")))?;
             names.insert(file.to_string());
         }
         Ok(names.into_iter().collect())
@@ -325,20 +267,13 @@ fn candidates(layout: Layout) -> &'static [&'static str] {
 fn list(folder: &Path) -> Result<Vec<String>> {
     let entries = std::fs::read_dir(folder).map_err(|error| Error::io(folder, error))?;
     let names = entries.flatten().filter(|entry| entry.path().is_file());
-    Ok(names
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect())
+    Ok(names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
 }
 
 fn read_limited(path: &Path) -> Result<Vec<u8>> {
-    let size = std::fs::metadata(path)
-        .map_err(|error| Error::io(path, error))?
-        .len();
+    let size = std::fs::metadata(path).map_err(|error| Error::io(path, error))?.len();
     if size > MAX_READ {
-        return Err(Error::malformed(
-            path,
-            format!("has {size} bytes, expected at most {MAX_READ}"),
-        ));
+        return Err(Error::malformed(path, format!("has {size} bytes, expected at most {MAX_READ}")));
     }
     std::fs::read(path).map_err(|error| Error::io(path, error))
 }

@@ -53,28 +53,18 @@ impl ModelName {
             return Ok(Self::Builtin);
         }
         if Path::new(name).exists() && !name.is_empty() {
-            return Ok(Self::Path {
-                path: PathBuf::from(name),
-                layout: None,
-            });
+            return Ok(Self::Path { path: PathBuf::from(name), layout: None });
         }
         let (plain, layout) = split_layout(name)?;
         if is_path(plain) {
-            return Ok(Self::Path {
-                path: expand_home(plain),
-                layout,
-            });
+            return Ok(Self::Path { path: expand_home(plain), layout });
         }
         if let Some(variant) = registry::find(plain) {
             return Ok(Self::from_variant(variant, layout));
         }
         let (repo, revision) = plain.split_once('@').unwrap_or((plain, "main"));
         if is_repo(repo) && is_revision(revision) {
-            return Ok(Self::Hub {
-                repo: repo.to_string(),
-                revision: revision.to_string(),
-                layout,
-            });
+            return Ok(Self::Hub { repo: repo.to_string(), revision: revision.to_string(), layout });
         }
         Err(Error::NotFound(format!(
             "{name:?} names no model: expected `mini`, a known variant such as `ViT-B-32/openai`, a folder or weight file, or a \
@@ -86,11 +76,7 @@ impl ModelName {
         match (&variant.hub_id, layout) {
             (None, _) => Self::Builtin,
             (Some(_), None) => Self::Variant(variant),
-            (Some(repo), Some(_)) => Self::Hub {
-                repo: repo.clone(),
-                revision: "main".to_string(),
-                layout,
-            },
+            (Some(repo), Some(_)) => Self::Hub { repo: repo.clone(), revision: "main".to_string(), layout },
         }
     }
 }
@@ -100,9 +86,9 @@ fn split_layout(name: &str) -> Result<(&str, Option<Layout>)> {
         None => Ok((name, None)),
         Some((plain, "openclip")) => Ok((plain, Some(Layout::OpenClip))),
         Some((plain, "hf")) => Ok((plain, Some(Layout::HuggingFace))),
-        Some((_, layout)) => Err(Error::NotFound(format!(
-            "{name:?}: unknown layout {layout:?}, expected openclip or hf"
-        ))),
+        Some((_, layout)) => {
+            Err(Error::NotFound(format!("{name:?}: unknown layout {layout:?}, expected openclip or hf")))
+        }
     }
 }
 
@@ -131,8 +117,7 @@ fn is_repo(repo: &str) -> bool {
             && part != ".."
             && !part.contains("--")
     };
-    repo.split_once('/')
-        .is_some_and(|(owner, name)| is_part(owner) && is_part(name))
+    repo.split_once('/').is_some_and(|(owner, name)| is_part(owner) && is_part(name))
 }
 
 fn is_revision(revision: &str) -> bool {
@@ -146,61 +131,32 @@ mod tests {
     use super::*;
 
     fn hub(repo: &str, revision: &str, layout: Option<Layout>) -> ModelName {
-        ModelName::Hub {
-            repo: repo.to_string(),
-            revision: revision.to_string(),
-            layout,
-        }
+        ModelName::Hub { repo: repo.to_string(), revision: revision.to_string(), layout }
     }
 
     #[test]
     fn kinds_of_names() {
-        let path = |path: &str| ModelName::Path {
-            path: PathBuf::from(path),
-            layout: None,
-        };
+        let path = |path: &str| ModelName::Path { path: PathBuf::from(path), layout: None };
         let cases = [
             ("mini", ModelName::Builtin),
             ("./mini", path("./mini")),
             ("/models/x", path("/models/x")),
             ("nowhere/ViT-B-32.pt", path("nowhere/ViT-B-32.pt")),
             ("src", path("src")),
-            (
-                "openai/clip-vit-base-patch32",
-                hub("openai/clip-vit-base-patch32", "main", None),
-            ),
+            ("openai/clip-vit-base-patch32", hub("openai/clip-vit-base-patch32", "main", None)),
             ("laion/x@v1/a", hub("laion/x", "v1/a", None)),
-            (
-                "laion/x@refs/pr/3#openclip",
-                hub("laion/x", "refs/pr/3", Some(Layout::OpenClip)),
-            ),
-            (
-                "laion/x#hf",
-                hub("laion/x", "main", Some(Layout::HuggingFace)),
-            ),
+            ("laion/x@refs/pr/3#openclip", hub("laion/x", "refs/pr/3", Some(Layout::OpenClip))),
+            ("laion/x#hf", hub("laion/x", "main", Some(Layout::HuggingFace))),
         ];
         for (name, expected) in cases {
             assert_eq!(ModelName::parse(name).unwrap(), expected, "{name}");
         }
-        assert!(matches!(
-            ModelName::parse("ViT-B-32/openai").unwrap(),
-            ModelName::Variant(_)
-        ));
+        assert!(matches!(ModelName::parse("ViT-B-32/openai").unwrap(), ModelName::Variant(_)));
     }
 
     #[test]
     fn names_that_lead_nowhere() {
-        for name in [
-            "",
-            "nothing",
-            "a/b/c",
-            "a/..",
-            "../../x#nope",
-            "a/b@../c",
-            "a/b@",
-            "a/b#gguf",
-            "a b/c",
-        ] {
+        for name in ["", "nothing", "a/b/c", "a/..", "../../x#nope", "a/b@../c", "a/b@", "a/b#gguf", "a b/c"] {
             assert!(ModelName::parse(name).is_err(), "{name:?}");
         }
     }

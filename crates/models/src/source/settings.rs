@@ -32,24 +32,18 @@ impl HubSettings {
         let user = std::env::home_dir().unwrap_or_default().join(".cache");
         let user = variable("XDG_CACHE_HOME").map_or(user, PathBuf::from);
         let home = variable("HF_HOME").map_or_else(|| user.join("huggingface"), PathBuf::from);
-        let cache = first(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"])
-            .map_or_else(|| home.join("hub"), PathBuf::from);
-        let token_file =
-            variable("HF_TOKEN_PATH").map_or_else(|| home.join("token"), PathBuf::from);
+        let cache = first(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"]).map_or_else(|| home.join("hub"), PathBuf::from);
+        let token_file = variable("HF_TOKEN_PATH").map_or_else(|| home.join("token"), PathBuf::from);
         let from_file = || {
             let wanted = !is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN");
-            wanted
-                .then(|| std::fs::read_to_string(token_file).ok())
-                .flatten()
+            wanted.then(|| std::fs::read_to_string(token_file).ok()).flatten()
         };
         let token = first(&["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]).or_else(from_file);
         let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.to_string());
         Self {
             endpoint: endpoint.trim_end_matches('/').to_string(),
             cache,
-            token: token
-                .map(|token| token.trim().to_string())
-                .filter(|token| !token.is_empty()),
+            token: token.map(|token| token.trim().to_string()).filter(|token| !token.is_empty()),
             offline: is_on("HF_HUB_OFFLINE") || is_on("TRANSFORMERS_OFFLINE"),
         }
     }
@@ -68,10 +62,7 @@ impl std::fmt::Debug for HubSettings {
 }
 
 fn is_true(value: &str) -> bool {
-    matches!(
-        value.to_ascii_uppercase().as_str(),
-        "1" | "ON" | "YES" | "TRUE"
-    )
+    matches!(value.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE")
 }
 
 #[cfg(test)]
@@ -79,22 +70,14 @@ mod tests {
     use super::*;
 
     fn settings(variables: &[(&str, &str)]) -> HubSettings {
-        let find = |name: &str| {
-            variables
-                .iter()
-                .find(|(other, _)| *other == name)
-                .map(|(_, value)| value.to_string())
-        };
+        let find = |name: &str| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| value.to_string());
         HubSettings::from_variables(&find)
     }
 
     #[test]
     fn heeds_the_python_clients_variables() {
         let plain = settings(&[("HF_HOME", "/h")]);
-        assert_eq!(
-            (plain.endpoint.as_str(), plain.offline),
-            (DEFAULT_ENDPOINT, false)
-        );
+        assert_eq!((plain.endpoint.as_str(), plain.offline), (DEFAULT_ENDPOINT, false));
         assert_eq!(plain.cache, PathBuf::from("/h/hub"));
         assert_eq!(plain.token, None);
         let full = settings(&[
@@ -109,9 +92,6 @@ mod tests {
         assert_eq!(full.token.as_deref(), Some("secret"));
         assert!(full.offline);
         assert!(!format!("{full:?}").contains("secret"));
-        assert_eq!(
-            settings(&[("XDG_CACHE_HOME", "/x")]).cache,
-            PathBuf::from("/x/huggingface/hub")
-        );
+        assert_eq!(settings(&[("XDG_CACHE_HOME", "/x")]).cache, PathBuf::from("/x/huggingface/hub"));
     }
 }

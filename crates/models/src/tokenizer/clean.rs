@@ -51,10 +51,7 @@ impl Clean {
             Self::Whitespace => collapse_spaces(basic),
             Self::Canonicalize => {
                 let spaced = basic.replace('_', " ");
-                let letters: String = spaced
-                    .chars()
-                    .filter(|c| !c.is_ascii_punctuation())
-                    .collect();
+                let letters: String = spaced.chars().filter(|c| !c.is_ascii_punctuation()).collect();
                 collapse_spaces(&letters.to_lowercase())
             }
         }

@@ -10,9 +10,9 @@ const ENTITIES: &str = include_str!("../../data/html_entities.tsv");
 
 /// What references to 0x80 to 0x9F mean.
 const C1_MEANINGS: [u16; 32] = [
-    0x20AC, 0x0081, 0x201A, 0x0192, 0x201E, 0x2026, 0x2020, 0x2021, 0x02C6, 0x2030, 0x0160, 0x2039,
-    0x0152, 0x008D, 0x017D, 0x008F, 0x0090, 0x2018, 0x2019, 0x201C, 0x201D, 0x2022, 0x2013, 0x2014,
-    0x02DC, 0x2122, 0x0161, 0x203A, 0x0153, 0x009D, 0x017E, 0x0178,
+    0x20AC, 0x0081, 0x201A, 0x0192, 0x201E, 0x2026, 0x2020, 0x2021, 0x02C6, 0x2030, 0x0160, 0x2039, 0x0152, 0x008D,
+    0x017D, 0x008F, 0x0090, 0x2018, 0x2019, 0x201C, 0x201D, 0x2022, 0x2013, 0x2014, 0x02DC, 0x2122, 0x0161, 0x203A,
+    0x0153, 0x009D, 0x017E, 0x0178,
 ];
 
 /// Longest name that is looked for, in characters, without the semicolon.
@@ -62,15 +62,8 @@ fn reference(rest: &str, out: &mut String) -> usize {
 }
 
 fn numeric(text: &str, out: &mut String) -> Option<usize> {
-    let (prefix, radix) = if text.starts_with(['x', 'X']) {
-        (1, 16)
-    } else {
-        (0, 10)
-    };
-    let digits = text[prefix..]
-        .bytes()
-        .take_while(|byte| char::from(*byte).is_digit(radix))
-        .count();
+    let (prefix, radix) = if text.starts_with(['x', 'X']) { (1, 16) } else { (0, 10) };
+    let digits = text[prefix..].bytes().take_while(|byte| char::from(*byte).is_digit(radix)).count();
     if digits == 0 {
         return None;
     }
@@ -78,9 +71,7 @@ fn numeric(text: &str, out: &mut String) -> Option<usize> {
     let number = text[prefix..end]
         .chars()
         .filter_map(|digit| digit.to_digit(radix))
-        .fold(0u32, |value, digit| {
-            value.saturating_mul(radix).saturating_add(digit)
-        });
+        .fold(0u32, |value, digit| value.saturating_mul(radix).saturating_add(digit));
     out.extend(meaning(number));
     Some(end + usize::from(text[end..].starts_with(';')))
 }
@@ -98,12 +89,8 @@ fn meaning(number: u32) -> Option<char> {
 
 fn named(text: &str, out: &mut String) -> Option<usize> {
     let stops = |c: char| matches!(c, '\t' | '\n' | '\u{C}' | ' ' | '<' | '&' | '#' | ';');
-    let mut end = text
-        .char_indices()
-        .take(MAX_NAME)
-        .take_while(|(_, c)| !stops(*c))
-        .last()
-        .map(|(at, c)| at + c.len_utf8())?;
+    let mut end =
+        text.char_indices().take(MAX_NAME).take_while(|(_, c)| !stops(*c)).last().map(|(at, c)| at + c.len_utf8())?;
     end += usize::from(text[end..].starts_with(';'));
     let name = &text[..end];
     if let Some(value) = entity(name) {
@@ -111,11 +98,7 @@ fn named(text: &str, out: &mut String) -> Option<usize> {
         return Some(end);
     }
     let cuts: Vec<usize> = name.char_indices().map(|(at, _)| at).skip(2).collect();
-    match cuts
-        .into_iter()
-        .rev()
-        .find_map(|cut| entity(&name[..cut]).map(|value| (cut, value)))
-    {
+    match cuts.into_iter().rev().find_map(|cut| entity(&name[..cut]).map(|value| (cut, value))) {
         Some((cut, value)) => {
             out.push_str(value);
             out.push_str(&name[cut..]);
@@ -137,10 +120,7 @@ mod tests {
         let cases = [
             ("AT&amp;T &lt;b&gt;", "AT&T <b>"),
             ("&notit; &notin; &ampamp", "¬it; ∉ &amp"),
-            (
-                "&#150;&#x80;&#0;&#xD800;&#1114112;",
-                "–€\u{FFFD}\u{FFFD}\u{FFFD}",
-            ),
+            ("&#150;&#x80;&#0;&#xD800;&#1114112;", "–€\u{FFFD}\u{FFFD}\u{FFFD}"),
             ("&#1;&#xFDD0;&#13;", "\r"),
             ("&# &#x; &; & &unknown;", "&# &#x; &; & &unknown;"),
             ("&frac12 &NotEqualTilde;", "½ ≂̸"),

@@ -2,6 +2,7 @@
 //! and makes the rest of the pipeline itself; so does this. Other tokenizers are used as their `tokenizer.json` says.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::{Map, Value};
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
@@ -25,8 +26,7 @@ const ADDED_TOKENS: &str = "added_tokens.json";
 const TOKENIZER: &str = "tokenizer.json";
 
 /// Words of a normalised text.
-const CLIP_WORDS: &str =
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+const CLIP_WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
 /// Configuration keys of the special tokens, with the default of CLIP's tokenizer.
 const SPECIAL_ROLES: [(&str, Option<&str>); 7] = [
@@ -56,15 +56,11 @@ impl HuggingFace {
     pub(super) fn load(files: &Located) -> Result<Self> {
         let config = read_json(files, CONFIG)?.unwrap_or_default();
         let class = config.get("tokenizer_class").and_then(Value::as_str);
-        let is_clip =
-            class.is_none_or(|class| matches!(class, "CLIPTokenizer" | "CLIPTokenizerFast"));
+        let is_clip = class.is_none_or(|class| matches!(class, "CLIPTokenizer" | "CLIPTokenizerFast"));
         let model = read_json(files, TOKENIZER)?;
         let special = SpecialTokens::read(files, &config, model.as_ref())?;
         let (mut tokenizer, kind) = match (is_clip, &model) {
-            (true, _) => (
-                clip(files, model.as_ref(), &special)?,
-                "Hugging Face CLIP BPE",
-            ),
+            (true, _) => (clip(files, model.as_ref(), &special)?, "Hugging Face CLIP BPE"),
             (false, Some(_)) => (as_is(files)?, "Hugging Face tokenizer.json"),
             (false, None) => {
                 let path = files.display_path(TOKENIZER);
@@ -77,22 +73,12 @@ impl HuggingFace {
         };
         let padding = tokenizer.get_padding().map(|padding| padding.pad_id);
         tokenizer.with_padding(None);
-        tokenizer
-            .with_truncation(None)
-            .map_err(|error| Error::malformed(&files.display_path(TOKENIZER), error))?;
-        let id_of = |role: &str| {
-            special
-                .content(role)
-                .and_then(|token| tokenizer.token_to_id(&token))
-        };
+        tokenizer.with_truncation(None).map_err(|error| Error::malformed(&files.display_path(TOKENIZER), error))?;
+        let id_of = |role: &str| special.content(role).and_then(|token| tokenizer.token_to_id(&token));
         let left = config.get("truncation_side").and_then(Value::as_str) == Some("left");
         Ok(Self {
             kind,
-            direction: if left {
-                TruncationDirection::Left
-            } else {
-                TruncationDirection::Right
-            },
+            direction: if left { TruncationDirection::Left } else { TruncationDirection::Right },
             pad_id: id_of("pad_token").or(padding).unwrap_or(0),
             max_length: max_length(&config),
             clean: None,
@@ -102,27 +88,17 @@ impl HuggingFace {
 
     /// Number of begin and end tokens.
     pub(super) fn added_tokens(&self) -> usize {
-        self.tokenizer
-            .get_post_processor()
-            .map_or(0, |processor| processor.added_tokens(false))
+        self.tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false))
     }
 
     pub(super) fn highest_id(&self) -> u32 {
-        self.tokenizer
-            .get_vocab(true)
-            .into_values()
-            .max()
-            .unwrap_or(0)
+        self.tokenizer.get_vocab(true).into_values().max().unwrap_or(0)
     }
 
     pub(super) fn describe(&self) -> String {
         let tokens = self.tokenizer.get_vocab_size(true);
         match self.clean {
-            Some(clean) => format!(
-                "{}, {tokens} tokens, cleaning {}",
-                self.kind,
-                clean.as_str()
-            ),
+            Some(clean) => format!("{}, {tokens} tokens, cleaning {}", self.kind, clean.as_str()),
             None => format!("{}, {tokens} tokens", self.kind),
         }
     }
@@ -134,15 +110,8 @@ impl HuggingFace {
         let mut encoding = self.tokenizer.encode_fast(text, false).map_err(failed)?;
         let full_length = encoding.len() + self.added_tokens();
         encoding.truncate(context_length - self.added_tokens(), 0, self.direction);
-        let encoding = self
-            .tokenizer
-            .post_process(encoding, None, true)
-            .map_err(failed)?;
-        Ok(Encoded {
-            ids: encoding.get_ids().to_vec(),
-            truncated: full_length > context_length,
-            full_length,
-        })
+        let encoding = self.tokenizer.post_process(encoding, None, true).map_err(failed)?;
+        Ok(Encoded { ids: encoding.get_ids().to_vec(), truncated: full_length > context_length, full_length })
     }
 }
 
@@ -159,16 +128,8 @@ fn as_is(files: &Located) -> Result<tokenizers::Tokenizer> {
 }
 
 /// CLIP's pipeline around the vocabulary in the files.
-fn clip(
-    files: &Located,
-    model: Option<&Map<String, Value>>,
-    special: &SpecialTokens,
-) -> Result<tokenizers::Tokenizer> {
-    let path = files.display_path(if model.is_some() {
-        TOKENIZER
-    } else {
-        "vocab.json"
-    });
+fn clip(files: &Located, model: Option<&Map<String, Value>>, special: &SpecialTokens) -> Result<tokenizers::Tokenizer> {
+    let path = files.display_path(if model.is_some() { TOKENIZER } else { "vocab.json" });
     let malformed = |error: tokenizers::Error| Error::malformed(&path, error);
     let (vocab, merges) = match model {
         Some(model) => vocabulary_of(model).map_err(|reason| Error::malformed(&path, reason))?,
@@ -184,9 +145,7 @@ fn clip(
     let mut tokenizer = tokenizers::Tokenizer::new(bpe);
     let spaces = Replace::new(ReplacePattern::Regex(r"\s+".to_string()), " ").map_err(malformed)?;
     let normalizers = Normalizers::new(vec![NFC.into(), spaces.into(), Lowercase.into()]);
-    tokenizer
-        .with_normalizer(Some(normalizers))
-        .map_err(malformed)?;
+    tokenizer.with_normalizer(Some(normalizers)).map_err(malformed)?;
     let words = SplitPattern::Regex(CLIP_WORDS.to_string());
     let split = Split::new(words, SplitDelimiterBehavior::Removed, true).map_err(malformed)?;
     let bytes = ByteLevel::new(false, true, true);
@@ -195,12 +154,10 @@ fn clip(
     let token = |role: &str| {
         let content = special.content(role).unwrap_or_default();
         let id = tokenizer.token_to_id(&content);
-        id.map(|id| (content, id))
-            .ok_or_else(|| Error::malformed(&path, format!("the vocabulary has no {role}")))
+        id.map(|id| (content, id)).ok_or_else(|| Error::malformed(&path, format!("the vocabulary has no {role}")))
     };
-    let ends = RobertaProcessing::new(token("eos_token")?, token("bos_token")?)
-        .trim_offsets(false)
-        .add_prefix_space(false);
+    let ends =
+        RobertaProcessing::new(token("eos_token")?, token("bos_token")?).trim_offsets(false).add_prefix_space(false);
     tokenizer.with_post_processor(Some(ends));
     Ok(tokenizer)
 }
@@ -210,29 +167,16 @@ type VocabularyAndMerges = (Vocab, Merges);
 /// Vocabulary and merges inside `tokenizer.json`.
 fn vocabulary_of(model: &Map<String, Value>) -> std::result::Result<VocabularyAndMerges, String> {
     let model = model.get("model").ok_or("field `model` is missing")?;
-    let vocab = model
-        .get("vocab")
-        .and_then(Value::as_object)
-        .ok_or("field `model.vocab` is missing or no object")?;
+    let vocab = model.get("vocab").and_then(Value::as_object).ok_or("field `model.vocab` is missing or no object")?;
     let id = |(token, id): (&String, &Value)| {
         let number = id.as_u64().and_then(|id| u32::try_from(id).ok());
-        number
-            .map(|number| (token.clone(), number))
-            .ok_or(format!("the id of token {token:?} is {id}"))
+        number.map(|number| (token.clone(), number)).ok_or(format!("the id of token {token:?} is {id}"))
     };
-    let vocab = vocab
-        .iter()
-        .map(id)
-        .collect::<std::result::Result<_, _>>()?;
-    let merges = model
-        .get("merges")
-        .and_then(Value::as_array)
-        .ok_or("field `model.merges` is missing or no array")?;
+    let vocab = vocab.iter().map(id).collect::<std::result::Result<_, _>>()?;
+    let merges = model.get("merges").and_then(Value::as_array).ok_or("field `model.merges` is missing or no array")?;
     let pair = |merge: &Value| {
         let pieces = match merge {
-            Value::String(joined) => joined
-                .split_once(' ')
-                .map(|(left, right)| (left.to_string(), right.to_string())),
+            Value::String(joined) => joined.split_once(' ').map(|(left, right)| (left.to_string(), right.to_string())),
             Value::Array(pieces) => match pieces.as_slice() {
                 [Value::String(left), Value::String(right)] => Some((left.clone(), right.clone())),
                 _ => None,
@@ -241,32 +185,20 @@ fn vocabulary_of(model: &Map<String, Value>) -> std::result::Result<VocabularyAn
         };
         pieces.ok_or(format!("merge {merge} is not a pair"))
     };
-    Ok((
-        vocab,
-        merges
-            .iter()
-            .map(pair)
-            .collect::<std::result::Result<_, _>>()?,
-    ))
+    Ok((vocab, merges.iter().map(pair).collect::<std::result::Result<_, _>>()?))
 }
 
 fn vocabulary_files(files: &Located) -> Result<VocabularyAndMerges> {
     let read = |name: &str| -> Result<_> {
         let path = files.display_path(name);
-        let bytes = files.read(name)?.ok_or_else(|| {
-            Error::NotFound(format!(
-                "{}: no such file, nor is there a {TOKENIZER}",
-                path.display()
-            ))
-        })?;
+        let bytes = files
+            .read(name)?
+            .ok_or_else(|| Error::NotFound(format!("{}: no such file, nor is there a {TOKENIZER}", path.display())))?;
         Ok((bytes, path))
     };
     let (vocab, vocab_path) = read("vocab.json")?;
     let (merges, merges_path) = read("merges.txt")?;
-    Ok((
-        parse_vocab(&vocab, &vocab_path)?,
-        parse_merges(&merges, &merges_path)?,
-    ))
+    Ok((parse_vocab(&vocab, &vocab_path)?, parse_merges(&merges, &merges_path)?))
 }
 
 /// Special and added tokens, gathered from the files in the order of precedence that `transformers` has.
@@ -274,124 +206,124 @@ struct SpecialTokens {
     /// By id.
     added: BTreeMap<u64, AddedToken>,
     /// By role, in the order of `SPECIAL_ROLES`.
-    roles: Vec<(&'static str, AddedToken)>,
-    extra: Vec<AddedToken>,
+    roles: Vec<(&'static str, WrittenToken)>,
+    extra: Vec<WrittenToken>,
 }
 
 impl SpecialTokens {
-    fn read(
-        files: &Located,
-        config: &Map<String, Value>,
-        model: Option<&Map<String, Value>>,
-    ) -> Result<Self> {
+    fn read(files: &Located, config: &Map<String, Value>, model: Option<&Map<String, Value>>) -> Result<Self> {
         let mut settings = config.clone();
-        let mut added = BTreeMap::new();
-        let path = files.display_path(CONFIG);
-        if let Some(listed) = config
-            .get("added_tokens_decoder")
-            .and_then(Value::as_object)
-        {
-            for (id, token) in listed {
-                let id = id.parse().map_err(|_| {
-                    Error::malformed(&path, format!("added token id {id:?} is no number"))
-                })?;
-                added.extend(added_token(token, false).map(|token| (id, token)));
-            }
-        } else {
-            for (role, mut token) in read_json(files, SPECIAL_TOKENS)?.unwrap_or_default() {
-                if let Some(fields) = token.as_object_mut() {
-                    fields.insert("special".to_string(), Value::Bool(true));
-                }
-                settings.insert(role, token);
-            }
-            for (token, id) in read_json(files, ADDED_TOKENS)?.unwrap_or_default() {
-                let special = SPECIAL_ROLES
-                    .iter()
-                    .any(|(role, _)| settings.get(*role).and_then(content) == Some(token.as_str()));
-                added.extend(id.as_u64().map(|id| (id, AddedToken::from(token, special))));
-            }
-            for token in model
-                .and_then(|model| model.get("added_tokens"))
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-            {
-                added.extend(
-                    token
-                        .get("id")
-                        .and_then(Value::as_u64)
-                        .zip(added_token(token, false)),
-                );
-            }
-        }
-        let known = |token: AddedToken| {
-            added
-                .values()
-                .find(|other| other.content == token.content)
-                .cloned()
-                .unwrap_or(token)
+        let added = match config.get("added_tokens_decoder").and_then(Value::as_object) {
+            Some(listed) => listed_tokens(listed, &files.display_path(CONFIG))?,
+            None => older_tokens(files, model, &mut settings)?,
         };
-        let role_token = |(role, default): (&'static str, Option<&str>)| match settings.get(role) {
-            Some(token) => added_token(token, true).map(|token| (role, known(token))),
-            None => default.map(|content| (role, AddedToken::from(content, true))),
+        let resolve = |written: WrittenToken| {
+            let mut listed = added.values();
+            let known = listed.find(|other| other.content == written.token.content);
+            known.map_or(written.clone(), |token| WrittenToken { token: token.clone(), ..written })
+        };
+        let role_token = |(role, default): (&'static str, Option<&str>)| {
+            let written = match settings.get(role) {
+                Some(token) => WrittenToken::parse(token),
+                None => default.and_then(|content| WrittenToken::parse(&Value::from(content))),
+            };
+            written.map(|written| (role, resolve(written)))
         };
         let roles = SPECIAL_ROLES.into_iter().filter_map(role_token).collect();
         let extra = ["extra_special_tokens", "additional_special_tokens"]
             .into_iter()
-            .filter_map(|key| settings.get(key)?.as_array());
-        let extra = extra
+            .filter_map(|key| settings.get(key)?.as_array())
             .flatten()
-            .filter_map(|token| added_token(token, true))
+            .filter_map(WrittenToken::parse)
             .collect();
-        Ok(Self {
-            added,
-            roles,
-            extra,
-        })
+        Ok(Self { added, roles, extra })
     }
 
     fn content(&self, role: &str) -> Option<String> {
-        self.roles
-            .iter()
-            .find(|(other, _)| *other == role)
-            .map(|(_, token)| token.content.clone())
+        self.roles.iter().find(|(other, _)| *other == role).map(|(_, token)| token.token.content.clone())
     }
 
-    /// The tokens to give to the tokenizer, each content once.
+    /// The tokens to give to the tokenizer, in order: of two with one content the later counts. A role's token is left out
+    /// if its content is listed already, or if a role before it has it in the same notation.
     fn to_add(&self) -> Vec<AddedToken> {
-        let mut tokens: Vec<AddedToken> = Vec::new();
-        let candidates = self
-            .added
-            .values()
-            .chain(self.roles.iter().map(|(_, token)| token))
-            .chain(&self.extra);
-        for token in candidates {
-            if tokens.iter().all(|other| other.content != token.content) {
-                let named = self
-                    .roles
-                    .iter()
-                    .any(|(_, role)| role.content == token.content);
-                tokens.push(token.clone().special(token.special || named));
+        let is_role = |token: &AddedToken| {
+            let mut roles = self.roles.iter();
+            roles.any(|(_, role)| role.token.content == token.content)
+        };
+        let special = |token: &AddedToken| token.clone().special(token.special || is_role(token));
+        let mut tokens: Vec<AddedToken> = self.added.values().map(special).collect();
+        let listed = |token: &AddedToken| self.added.values().any(|other| other.content == token.content);
+        let mut written: Vec<&WrittenToken> = Vec::new();
+        for token in self.roles.iter().map(|(_, token)| token).chain(&self.extra) {
+            if !listed(&token.token) && !written.contains(&token) {
+                written.push(token);
+                tokens.push(special(&token.token));
             }
         }
         tokens
     }
 }
 
-/// The text of a token that is written as a string or as an object.
-fn content(token: &Value) -> Option<&str> {
-    token.as_str().or_else(|| token.get("content")?.as_str())
+/// A token with its notation, which decides whether two mentions are one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct WrittenToken {
+    token: AddedToken,
+    is_object: bool,
 }
 
-/// A token that is written as a string, then special if `plain_is_special`, or as an object with its properties.
-fn added_token(token: &Value, plain_is_special: bool) -> Option<AddedToken> {
-    let text = content(token)?;
-    if token.is_string() {
-        return Some(AddedToken::from(text, plain_is_special));
+impl WrittenToken {
+    /// A string, which makes a special token, or an object with properties.
+    fn parse(written: &Value) -> Option<Self> {
+        let is_object = written.is_object();
+        let token = if is_object { added_token(written)? } else { AddedToken::from(written.as_str()?, true) };
+        Some(Self { token, is_object })
     }
+}
+
+/// `added_tokens_decoder` of `tokenizer_config.json`.
+fn listed_tokens(listed: &Map<String, Value>, path: &Path) -> Result<BTreeMap<u64, AddedToken>> {
+    let mut added = BTreeMap::new();
+    for (id, token) in listed {
+        let id = id.parse().map_err(|_| Error::malformed(path, format!("added token id {id:?} is no number")))?;
+        added.extend(added_token(token).map(|token| (id, token)));
+    }
+    Ok(added)
+}
+
+/// Added tokens of files without `added_tokens_decoder`: those of `added_tokens.json`, then those of `tokenizer.json`. The roles
+/// in `special_tokens_map.json` go into `settings`.
+fn older_tokens(
+    files: &Located,
+    model: Option<&Map<String, Value>>,
+    settings: &mut Map<String, Value>,
+) -> Result<BTreeMap<u64, AddedToken>> {
+    for (role, mut token) in read_json(files, SPECIAL_TOKENS)?.unwrap_or_default() {
+        if let Some(fields) = token.as_object_mut() {
+            fields.insert("special".to_string(), Value::Bool(true));
+        }
+        settings.insert(role, token);
+    }
+    let content = |token: &Value| -> Option<String> {
+        Some(token.as_str().or_else(|| token.get("content")?.as_str())?.to_string())
+    };
+    let specials: Vec<String> = SPECIAL_ROLES.iter().filter_map(|(role, _)| content(settings.get(*role)?)).collect();
+    let mut added = BTreeMap::new();
+    for (token, id) in read_json(files, ADDED_TOKENS)?.unwrap_or_default() {
+        let special = specials.contains(&token);
+        added.extend(id.as_u64().map(|id| (id, AddedToken::from(token, special))));
+    }
+    let listed = model.and_then(|model| model.get("added_tokens")).and_then(Value::as_array);
+    for token in listed.into_iter().flatten() {
+        added.extend(token.get("id").and_then(Value::as_u64).zip(added_token(token)));
+    }
+    Ok(added)
+}
+
+/// A token that is written as an object with its properties.
+fn added_token(token: &Value) -> Option<AddedToken> {
     let flag = |name: &str| token.get(name).and_then(Value::as_bool);
     let special = flag("special").unwrap_or(false);
-    let made = AddedToken::from(text, special)
+    let made = AddedToken::from(token.get("content")?.as_str()?, special)
         .single_word(flag("single_word").unwrap_or(false))
         .lstrip(flag("lstrip").unwrap_or(false))
         .rstrip(flag("rstrip").unwrap_or(false))
@@ -403,7 +335,5 @@ fn read_json(files: &Located, name: &str) -> Result<Option<Map<String, Value>>> 
     let Some(bytes) = files.read(name)? else {
         return Ok(None);
     };
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|error| Error::malformed(&files.display_path(name), error))
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| Error::malformed(&files.display_path(name), error))
 }

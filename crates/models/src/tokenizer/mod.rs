@@ -35,8 +35,8 @@ pub struct Tokenizer {
 }
 
 enum Rules {
-    HuggingFace(hugging_face::HuggingFace),
-    Simple(open_clip::Simple),
+    HuggingFace(Box<hugging_face::HuggingFace>),
+    Simple(Box<open_clip::Simple>),
 }
 
 impl Tokenizer {
@@ -50,9 +50,7 @@ impl Tokenizer {
     /// Missing or malformed files, or a vocabulary with ids beyond `vocab_size`.
     pub fn hugging_face(files: &Located, context_length: usize, vocab_size: usize) -> Result<Self> {
         let rules = hugging_face::HuggingFace::load(files)?;
-        let context_length = rules
-            .max_length
-            .map_or(context_length, |limit| limit.min(context_length));
+        let context_length = rules.max_length.map_or(context_length, |limit| limit.min(context_length));
         Self::from_hugging_face(rules, files, context_length, vocab_size)
     }
 
@@ -67,16 +65,8 @@ impl Tokenizer {
         context_length: usize,
         vocab_size: usize,
     ) -> Result<Self> {
-        let clean = config
-            .clean
-            .as_deref()
-            .map(|name| parse_clean(files, name))
-            .transpose()?;
-        if config
-            .hf_tokenizer_name
-            .as_deref()
-            .is_some_and(|name| !name.is_empty())
-        {
+        let clean = config.clean.as_deref().map(|name| parse_clean(files, name)).transpose()?;
+        if config.hf_tokenizer_name.as_deref().is_some_and(|name| !name.is_empty()) {
             let mut rules = hugging_face::HuggingFace::load(files)?;
             rules.clean = Some(clean.unwrap_or(Clean::Whitespace));
             return Self::from_hugging_face(rules, files, context_length, vocab_size);
@@ -86,12 +76,8 @@ impl Tokenizer {
         check_length(files, context_length, 2)?;
         check_vocabulary(files, u64::from(rules.highest_id()) + 1, vocab_size)?;
         Ok(Self {
-            description: format!(
-                "OpenCLIP BPE, {} tokens, cleaning {}",
-                rules.highest_id() + 1,
-                clean.as_str()
-            ),
-            rules: Rules::Simple(rules),
+            description: format!("OpenCLIP BPE, {} tokens, cleaning {}", rules.highest_id() + 1, clean.as_str()),
+            rules: Rules::Simple(Box::new(rules)),
             pad_id: 0,
             context_length,
         })
@@ -108,7 +94,7 @@ impl Tokenizer {
         Ok(Self {
             description: rules.describe(),
             pad_id: rules.pad_id,
-            rules: Rules::HuggingFace(rules),
+            rules: Rules::HuggingFace(Box::new(rules)),
             context_length,
         })
     }
@@ -127,10 +113,7 @@ impl Tokenizer {
     /// `ids` followed by padding up to `length`, which is at most the context length.
     pub fn padded(&self, ids: &[u32], length: usize) -> Vec<u32> {
         let missing = length.saturating_sub(ids.len());
-        ids.iter()
-            .copied()
-            .chain(std::iter::repeat_n(self.pad_id, missing))
-            .collect()
+        ids.iter().copied().chain(std::iter::repeat_n(self.pad_id, missing)).collect()
     }
 
     /// The id that fills up short texts.
@@ -180,9 +163,7 @@ fn check_length(files: &Located, context_length: usize, least: usize) -> Result<
     if context_length < least {
         return Err(Error::malformed(
             &files.display_path(""),
-            format!(
-                "a context length of {context_length} leaves no room for the {least} begin and end tokens"
-            ),
+            format!("a context length of {context_length} leaves no room for the {least} begin and end tokens"),
         ));
     }
     Ok(())

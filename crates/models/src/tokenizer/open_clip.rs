@@ -30,19 +30,10 @@ pub(super) struct Simple {
 
 impl Simple {
     pub(super) fn load(files: &Located, vocab_size: usize, clean: Clean) -> Result<Self> {
-        let own = if vocab_size == CLIP_SIZE {
-            None
-        } else {
-            Vocabulary::from_folder(files)?
-        };
-        let vocabulary =
-            own.map_or_else(Vocabulary::clip, |vocabulary| Ok(Arc::new(vocabulary)))?;
+        let own = if vocab_size == CLIP_SIZE { None } else { Vocabulary::from_folder(files)? };
+        let vocabulary = own.map_or_else(Vocabulary::clip, |vocabulary| Ok(Arc::new(vocabulary)))?;
         check_vocabulary(files, u64::from(vocabulary.end_id) + 1, vocab_size)?;
-        Ok(Self {
-            vocabulary,
-            symbols: byte_symbols(),
-            clean,
-        })
+        Ok(Self { vocabulary, symbols: byte_symbols(), clean })
     }
 
     pub(super) fn highest_id(&self) -> u32 {
@@ -66,18 +57,11 @@ impl Simple {
             ids.truncate(context_length - 1);
             ids.push(self.vocabulary.end_id);
         }
-        Ok(Encoded {
-            ids,
-            truncated,
-            full_length,
-        })
+        Ok(Encoded { ids, truncated, full_length })
     }
 
     fn encode_word(&self, word: &str, ids: &mut Vec<u32>) -> Result<()> {
-        let symbols: String = word
-            .bytes()
-            .map(|byte| self.symbols[usize::from(byte)])
-            .collect();
+        let symbols: String = word.bytes().map(|byte| self.symbols[usize::from(byte)]).collect();
         let tokens = self
             .vocabulary
             .bpe

@@ -4,8 +4,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-static WORD: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"\A[\p{L}\p{N}_]").expect("a valid pattern"));
+static WORD: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\A[\p{L}\p{N}_]").expect("a valid pattern"));
 
 /// `str.isspace` of one character: white space and the four ASCII separators.
 pub(super) fn is_space(c: char) -> bool {
@@ -47,8 +46,6 @@ mod tests {
 
     #[test]
     fn marks_are_not_word_characters() {
-        assert!(
-            is_word('é') && is_word('Ⅷ') && is_word('_') && !is_word('\u{301}') && !is_word('ⓐ')
-        );
+        assert!(is_word('é') && is_word('Ⅷ') && is_word('_') && !is_word('\u{301}') && !is_word('ⓐ'));
     }
 }

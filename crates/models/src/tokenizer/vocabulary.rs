@@ -50,12 +50,8 @@ impl Vocabulary {
 
     /// A merge list in the model's folder: `bpe*.txt.gz` as the original tokenizer reads it, or `merges.txt`.
     pub(super) fn from_folder(files: &Located) -> Result<Option<Self>> {
-        let packed = files
-            .files()?
-            .into_iter()
-            .find(|name| name.starts_with("bpe") && name.ends_with(".txt.gz"));
-        let (name, packed) =
-            packed.map_or_else(|| ("merges.txt".to_string(), false), |name| (name, true));
+        let packed = files.files()?.into_iter().find(|name| name.starts_with("bpe") && name.ends_with(".txt.gz"));
+        let (name, packed) = packed.map_or_else(|| ("merges.txt".to_string(), false), |name| (name, true));
         let Some(bytes) = files.read(&name)? else {
             return Ok(None);
         };
@@ -70,13 +66,9 @@ impl Vocabulary {
     /// Lines of two symbols each, after a first line that is skipped.
     fn from_merges(list: &str, path: &Path) -> Result<Self> {
         let symbols = byte_symbols();
-        let mut tokens: Vec<String> = printable_first()
-            .map(|byte| symbols[usize::from(byte)].to_string())
-            .collect();
+        let mut tokens: Vec<String> = printable_first().map(|byte| symbols[usize::from(byte)].to_string()).collect();
         tokens.extend_from_within(..);
-        tokens[256..]
-            .iter_mut()
-            .for_each(|token| token.push_str(END_OF_WORD));
+        tokens[256..].iter_mut().for_each(|token| token.push_str(END_OF_WORD));
         let mut merges = Vec::new();
         for line in list.split('\n').skip(1).take(MAX_MERGES) {
             let mut pieces = line.split_whitespace();
@@ -85,38 +77,24 @@ impl Vocabulary {
             }
             tokens.push(line.split_whitespace().collect());
         }
-        let start_id =
-            u32::try_from(tokens.len()).map_err(|error| Error::malformed(path, error))?;
-        let ids: Vocab = tokens
-            .into_iter()
-            .zip(0..)
-            .filter(|(token, _)| !token.is_empty())
-            .collect();
+        let start_id = u32::try_from(tokens.len()).map_err(|error| Error::malformed(path, error))?;
+        let ids: Vocab = tokens.into_iter().zip(0..).filter(|(token, _)| !token.is_empty()).collect();
         merges.retain(|(left, right)| ids.contains_key(left) && ids.contains_key(right));
         let bpe = BPE::builder()
             .vocab_and_merges(ids, merges)
             .end_of_word_suffix(END_OF_WORD.to_string())
             .build()
             .map_err(|error| Error::malformed(path, error))?;
-        Ok(Self {
-            bpe,
-            start_id,
-            end_id: start_id + 1,
-        })
+        Ok(Self { bpe, start_id, end_id: start_id + 1 })
     }
 }
 
 fn unpack(bytes: &[u8], path: &Path) -> Result<String> {
     let mut text = String::new();
     let mut reader = GzDecoder::new(bytes).take(MAX_UNPACKED);
-    let length = reader
-        .read_to_string(&mut text)
-        .map_err(|error| Error::malformed(path, error))?;
+    let length = reader.read_to_string(&mut text).map_err(|error| Error::malformed(path, error))?;
     if length as u64 == MAX_UNPACKED {
-        return Err(Error::malformed(
-            path,
-            format!("unpacks to more than {MAX_UNPACKED} bytes"),
-        ));
+        return Err(Error::malformed(path, format!("unpacks to more than {MAX_UNPACKED} bytes")));
     }
     Ok(text)
 }
@@ -124,9 +102,7 @@ fn unpack(bytes: &[u8], path: &Path) -> Result<String> {
 /// Bytes in the order of their tokens: printable ones first.
 fn printable_first() -> impl Iterator<Item = u8> {
     let bytes = || 0..=u8::MAX;
-    bytes()
-        .filter(|byte| is_printable(*byte))
-        .chain(bytes().filter(|byte| !is_printable(*byte)))
+    bytes().filter(|byte| is_printable(*byte)).chain(bytes().filter(|byte| !is_printable(*byte)))
 }
 
 fn is_printable(byte: u8) -> bool {
@@ -150,25 +126,18 @@ pub(super) fn byte_symbols() -> [char; 256] {
 
 /// Reads `vocab.json` text.
 pub(super) fn parse_vocab(bytes: &[u8], path: &Path) -> Result<Vocab> {
-    let ids: HashMap<String, u32> =
-        serde_json::from_slice(bytes).map_err(|error| Error::malformed(path, error))?;
+    let ids: HashMap<String, u32> = serde_json::from_slice(bytes).map_err(|error| Error::malformed(path, error))?;
     Ok(ids.into_iter().collect())
 }
 
 /// Reads `merges.txt` text: lines of two symbols, `#version` lines skipped.
 pub(super) fn parse_merges(bytes: &[u8], path: &Path) -> Result<Merges> {
     let text = std::str::from_utf8(bytes).map_err(|error| Error::malformed(path, error))?;
-    let lines = text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.starts_with("#version") && !line.is_empty());
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.starts_with("#version") && !line.is_empty());
     lines
         .map(|(number, line)| {
             let (left, right) = line.split_once(' ').ok_or_else(|| {
-                Error::malformed(
-                    path,
-                    format!("line {} is {line:?}, expected two symbols", number + 1),
-                )
+                Error::malformed(path, format!("line {} is {line:?}, expected two symbols", number + 1))
             })?;
             Ok((left.to_string(), right.to_string()))
         })

@@ -17,10 +17,11 @@ use crate::error::{Error, Result};
 /// Lists the tensors of the state dict in `bytes`, wherever training scripts usually nest it.
 pub(super) fn table(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Entry)>> {
     let damaged = |error: &dyn std::fmt::Display| Error::malformed(path, format!("damaged PyTorch archive: {error}"));
-    let files = stored_files(bytes).map_err(|error| damaged(&error))?;
-    if files.keys().any(|name| name.ends_with("/constants.pkl")) {
+    let archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| damaged(&error))?;
+    if archive.file_names().flatten().any(|name| name.ends_with("/constants.pkl")) {
         return Err(torchscript(path));
     }
+    let files = stored_files(archive, bytes.len()).map_err(|error| damaged(&error))?;
     let (pickle, range) = files
         .iter()
         .find(|(name, _)| name.ends_with("data.pkl"))
@@ -48,8 +49,10 @@ fn torchscript(path: &Path) -> Error {
 }
 
 /// Byte ranges of the archive's files. PyTorch stores them uncompressed, which is what makes mapping possible.
-fn stored_files(bytes: &[u8]) -> std::result::Result<HashMap<String, Range<usize>>, String> {
-    let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| error.to_string())?;
+fn stored_files(
+    mut archive: ZipArchive<Cursor<&[u8]>>,
+    length: usize,
+) -> std::result::Result<HashMap<String, Range<usize>>, String> {
     let mut files = HashMap::new();
     for number in 0..archive.len() {
         let file = archive.by_index_raw(number).map_err(|error| error.to_string())?;
@@ -59,7 +62,7 @@ fn stored_files(bytes: &[u8]) -> std::result::Result<HashMap<String, Range<usize
         }
         let start = file.data_start().ok_or_else(|| format!("{name} has no data"))? as usize;
         let end = start.saturating_add(file.size() as usize);
-        if end > bytes.len() {
+        if end > length {
             return Err(format!("{name} reaches beyond the end of the file"));
         }
         files.insert(name, start..end);

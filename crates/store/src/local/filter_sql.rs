@@ -29,15 +29,8 @@ fn invalid(reason: String) -> StoreError {
 }
 
 impl Condition {
-    fn add(
-        &mut self,
-        filter: &Filter,
-        depth: usize,
-        remaining: &mut usize,
-    ) -> Result<(), StoreError> {
-        let depth = depth
-            .checked_sub(1)
-            .ok_or_else(|| invalid(format!("is nested deeper than {MAX_DEPTH}")))?;
+    fn add(&mut self, filter: &Filter, depth: usize, remaining: &mut usize) -> Result<(), StoreError> {
+        let depth = depth.checked_sub(1).ok_or_else(|| invalid(format!("is nested deeper than {MAX_DEPTH}")))?;
         let too_many = || invalid(format!("has more than {MAX_CONDITIONS} conditions"));
         *remaining = remaining.checked_sub(1).ok_or_else(too_many)?;
         match filter {
@@ -80,12 +73,7 @@ impl Condition {
         Ok(())
     }
 
-    fn compare(
-        &mut self,
-        path: &FilterPath,
-        op: Comparison,
-        value: &FilterValue,
-    ) -> Result<(), StoreError> {
+    fn compare(&mut self, path: &FilterPath, op: Comparison, value: &FilterValue) -> Result<(), StoreError> {
         match value {
             FilterValue::Bool(value) => match op {
                 Comparison::Equal => self.any_value(path, Kind::truth(*value), "", None),
@@ -97,23 +85,13 @@ impl Condition {
             },
             FilterValue::Text(text) => {
                 let text = SqlValue::Text(text.clone());
-                self.any_value(
-                    path,
-                    Kind::Text,
-                    &format!(" {} ?", operator(op)),
-                    Some(text),
-                )
+                self.any_value(path, Kind::Text, &format!(" {} ?", operator(op)), Some(text))
             }
             FilterValue::Integer(_) | FilterValue::Number(_) => {
                 // The number goes through the database's own JSON reader, as the stored ones do, so that equal text
                 // is always an equal number.
                 let number = SqlValue::Text(number_value(value)?.to_string());
-                self.any_value(
-                    path,
-                    Kind::Number,
-                    &format!(" {} json_extract(?, '$')", operator(op)),
-                    Some(number),
-                )
+                self.any_value(path, Kind::Number, &format!(" {} json_extract(?, '$')", operator(op)), Some(number))
             }
         }
     }
@@ -124,9 +102,7 @@ impl Condition {
             match value {
                 FilterValue::Text(text) => texts.push(Value::from(text.as_str())),
                 FilterValue::Bool(value) => truths.push(*value),
-                FilterValue::Integer(_) | FilterValue::Number(_) => {
-                    numbers.push(number_value(value)?)
-                }
+                FilterValue::Integer(_) | FilterValue::Number(_) => numbers.push(number_value(value)?),
             }
         }
         self.sql.push_str("(0");
@@ -134,12 +110,7 @@ impl Condition {
             if !list.is_empty() {
                 self.sql.push_str(" OR ");
                 let list = SqlValue::Text(Value::Array(list).to_string());
-                self.any_value(
-                    path,
-                    kind,
-                    " IN (SELECT value FROM json_each(?))",
-                    Some(list),
-                )?;
+                self.any_value(path, kind, " IN (SELECT value FROM json_each(?))", Some(list))?;
             }
         }
         for value in [true, false] {
@@ -154,30 +125,19 @@ impl Condition {
 
     fn like(&mut self, path: &FilterPath, pattern: &str) -> Result<(), StoreError> {
         if pattern.len() > MAX_PATTERN_BYTES {
-            return Err(invalid(format!(
-                "has a pattern of {} bytes, at most {MAX_PATTERN_BYTES}",
-                pattern.len()
-            )));
+            return Err(invalid(format!("has a pattern of {} bytes, at most {MAX_PATTERN_BYTES}", pattern.len())));
         }
         if pattern.chars().rev().take_while(|c| *c == '\\').count() % 2 == 1 {
-            return Err(invalid(format!(
-                "pattern {pattern:?} ends with a \\ that takes nothing literally"
-            )));
+            return Err(invalid(format!("pattern {pattern:?} ends with a \\ that takes nothing literally")));
         }
-        self.any_value(
-            path,
-            Kind::Text,
-            " LIKE ? ESCAPE '\\'",
-            Some(SqlValue::Text(pattern.to_owned())),
-        )
+        self.any_value(path, Kind::Text, " LIKE ? ESCAPE '\\'", Some(SqlValue::Text(pattern.to_owned())))
     }
 
     fn exists(&mut self, path: &FilterPath) -> Result<(), StoreError> {
         match column(path) {
             Column::Plain(name, _) => self.sql.push_str(&format!("({name} IS NOT NULL)")),
             Column::Metadata(keys) => {
-                self.sql
-                    .push_str("(ifnull(json_type(i.metadata, ?), 'null') <> 'null')");
+                self.sql.push_str("(ifnull(json_type(i.metadata, ?), 'null') <> 'null')");
                 self.parameters.push(json_path(keys)?);
             }
         }
@@ -200,11 +160,7 @@ impl Condition {
             Column::Plain(name, _) => self.sql.push_str(&format!("ifnull({name}{test}, 0)")),
             Column::Metadata(keys) => {
                 let keys = json_path(keys)?;
-                let test = if test.is_empty() {
-                    String::new()
-                } else {
-                    format!(" AND e.value{test}")
-                };
+                let test = if test.is_empty() { String::new() } else { format!(" AND e.value{test}") };
                 // A scalar is listed as itself, an array by its elements; an object would be listed by its members.
                 self.sql.push_str(&format!(
                     "(ifnull(json_type(i.metadata, ?), 'null') <> 'object' AND EXISTS \
@@ -274,9 +230,7 @@ fn number_value(value: &FilterValue) -> Result<Value, StoreError> {
     match value {
         FilterValue::Integer(number) => Ok(Value::from(*number)),
         FilterValue::Number(number) if number.is_finite() => Ok(Value::from(*number)),
-        other => Err(invalid(format!(
-            "compares with {other:?}, which is not a finite number"
-        ))),
+        other => Err(invalid(format!("compares with {other:?}, which is not a finite number"))),
     }
 }
 

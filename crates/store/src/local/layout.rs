@@ -20,9 +20,7 @@ pub(super) struct Layout {
 
 impl Layout {
     pub fn new(folder: &Path) -> Self {
-        Self {
-            folder: folder.to_path_buf(),
-        }
+        Self { folder: folder.to_path_buf() }
     }
 
     pub fn folder(&self) -> &Path {
@@ -62,9 +60,7 @@ impl Layout {
             return;
         };
         for entry in entries.flatten() {
-            if parse_vector_name(&entry.file_name())
-                .is_some_and(|(field, generation)| !is_used(field, generation))
-            {
+            if parse_vector_name(&entry.file_name()).is_some_and(|(field, generation)| !is_used(field, generation)) {
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -73,21 +69,14 @@ impl Layout {
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
         let folders = [self.folder.clone(), self.vectors()];
-        let entries = folders
-            .iter()
-            .filter_map(|folder| fs::read_dir(folder).ok())
-            .flatten()
-            .flatten();
-        let lengths = entries
-            .filter_map(|entry| entry.metadata().ok())
-            .filter(|metadata| metadata.is_file());
+        let entries = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+        let lengths = entries.filter_map(|entry| entry.metadata().ok()).filter(|metadata| metadata.is_file());
         lengths.map(|metadata| metadata.len()).sum()
     }
 
     /// Creates the folders that are missing, durably.
     pub fn create_folders(&self) -> Result<(), StoreError> {
-        let create =
-            |path: &Path| fs::create_dir_all(path).map_err(|error| StoreError::io(path, error));
+        let create = |path: &Path| fs::create_dir_all(path).map_err(|error| StoreError::io(path, error));
         create(&self.folder)?;
         create(&self.vectors())?;
         sync_folder(&self.folder)
@@ -103,17 +92,10 @@ fn parse_vector_name(name: &OsStr) -> Option<(i64, i64)> {
 /// Makes the creation and removal of files in a folder durable.
 pub(super) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
     // Only Unix can open a folder and sync it; elsewhere the file system does so by itself.
-    let result = if cfg!(unix) {
-        File::open(folder).and_then(|folder| folder.sync_all())
-    } else {
-        Ok(())
-    };
+    let result = if cfg!(unix) { File::open(folder).and_then(|folder| folder.sync_all()) } else { Ok(()) };
     match result {
         // Some network file systems can't.
-        Err(error)
-            if error.kind() == io::ErrorKind::Unsupported
-                || error.kind() == io::ErrorKind::InvalidInput =>
-        {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported || error.kind() == io::ErrorKind::InvalidInput => {
             Ok(())
         }
         result => result.map_err(|error| StoreError::io(folder, error)),

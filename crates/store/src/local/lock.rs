@@ -22,12 +22,7 @@ impl WriterLock {
     pub fn acquire(layout: &Layout, wait: Duration) -> Result<Self, StoreError> {
         let path = layout.lock();
         let failed = |error| StoreError::io(&path, error);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = file.map_err(failed)?;
         let start = Instant::now();
         loop {
@@ -36,20 +31,10 @@ impl WriterLock {
                 Err(TryLockError::Error(error)) => return Err(failed(error)),
                 Err(TryLockError::WouldBlock) if start.elapsed() >= wait => {
                     let (path, holder) = (layout.folder().to_path_buf(), read_holder(&mut file));
-                    let waited = if wait.is_zero() {
-                        wait
-                    } else {
-                        start.elapsed()
-                    };
-                    return Err(StoreError::Locked {
-                        path,
-                        holder,
-                        waited,
-                    });
+                    let waited = if wait.is_zero() { wait } else { start.elapsed() };
+                    return Err(StoreError::Locked { path, holder, waited });
                 }
-                Err(TryLockError::WouldBlock) => {
-                    thread::sleep(POLL.min(wait.saturating_sub(start.elapsed())))
-                }
+                Err(TryLockError::WouldBlock) => thread::sleep(POLL.min(wait.saturating_sub(start.elapsed()))),
             }
         }
         write_holder(&mut file);
@@ -66,8 +51,5 @@ fn read_holder(file: &mut File) -> Option<u32> {
 }
 
 fn write_holder(file: &mut File) {
-    let _ = file
-        .set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()));
+    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
 }

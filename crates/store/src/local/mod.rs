@@ -36,9 +36,9 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::{
-    CacheKey, CachedVector, Capabilities, CollectionInfo, CompactReport, Field, Filter, Hit, Item,
-    ItemVectors, ListRequest, ProblemKind, SearchRequest, StoreError, StoredItem, StoredVector,
-    VectorRecord, VectorStore, VerifyReport, validate,
+    CacheKey, CachedVector, Capabilities, CollectionInfo, CompactReport, Field, Filter, Hit, Item, ItemVectors,
+    ListRequest, ProblemKind, SearchRequest, StoreError, StoredItem, StoredVector, VectorRecord, VectorStore,
+    VerifyReport, validate,
 };
 
 use self::layout::Layout;
@@ -82,22 +82,12 @@ pub struct OpenOptions {
 impl OpenOptions {
     /// Read an existing collection.
     pub fn read() -> Self {
-        Self {
-            mode: Mode::Read,
-            wait: None,
-            create: false,
-            repair: false,
-        }
+        Self { mode: Mode::Read, wait: None, create: false, repair: false }
     }
 
     /// Write to a collection, creating it when it is missing; don't wait, don't repair.
     pub fn write() -> Self {
-        Self {
-            mode: Mode::Write,
-            wait: None,
-            create: true,
-            repair: false,
-        }
+        Self { mode: Mode::Write, wait: None, create: true, repair: false }
     }
 }
 
@@ -131,18 +121,14 @@ impl LocalStore {
 
     fn open_for_reading(layout: Layout) -> Result<Self, StoreError> {
         match schema::inspect(&layout)? {
-            Content::Nothing => Err(StoreError::NoCollection {
-                path: layout.folder().to_path_buf(),
-            }),
+            Content::Nothing => Err(StoreError::NoCollection { path: layout.folder().to_path_buf() }),
             Content::Collection => Ok(Self::new(layout, None, Vec::new())),
         }
     }
 
     fn open_for_writing(layout: Layout, options: &OpenOptions) -> Result<Self, StoreError> {
         if matches!(schema::inspect(&layout)?, Content::Nothing) && !options.create {
-            return Err(StoreError::NoCollection {
-                path: layout.folder().to_path_buf(),
-            });
+            return Err(StoreError::NoCollection { path: layout.folder().to_path_buf() });
         }
         layout.create_folders()?;
         let lock = WriterLock::acquire(&layout, options.wait.unwrap_or_default())?;
@@ -151,23 +137,13 @@ impl LocalStore {
         let connection = schema::open_writer(&layout, missing)?;
         layout::sync_folder(layout.folder())?;
         let mut writer = Writer::new(connection, layout.clone(), lock);
-        let repaired = if options.repair {
-            writer.repair()?
-        } else {
-            Vec::new()
-        };
+        let repaired = if options.repair { writer.repair()? } else { Vec::new() };
         writer.open_files()?;
         Ok(Self::new(layout, Some(Mutex::new(writer)), repaired))
     }
 
     fn new(layout: Layout, writer: Option<Mutex<Writer>>, repaired: Vec<String>) -> Self {
-        Self {
-            layout,
-            views: Views::default(),
-            repaired,
-            readers: Mutex::default(),
-            writer,
-        }
+        Self { layout, views: Views::default(), repaired, readers: Mutex::default(), writer }
     }
 
     /// The collection's folder.
@@ -177,11 +153,7 @@ impl LocalStore {
 
     /// What it was opened for.
     pub fn mode(&self) -> Mode {
-        if self.writer.is_some() {
-            Mode::Write
-        } else {
-            Mode::Read
-        }
+        if self.writer.is_some() { Mode::Write } else { Mode::Read }
     }
 
     /// Ids of the items that lost vectors when it was opened with `repair`, sorted.
@@ -190,10 +162,7 @@ impl LocalStore {
     }
 
     /// Runs `body` in one read transaction.
-    fn read<T>(
-        &self,
-        body: impl Fn(&Connection) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    fn read<T>(&self, body: impl Fn(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut attempt = 1;
         loop {
             match self.read_once(&body) {
@@ -203,46 +172,33 @@ impl LocalStore {
                     attempt += 1;
                 }
                 result => {
-                    return result
-                        .map_err(|error| missing_is_damage(error).in_folder(self.folder()));
+                    return result.map_err(|error| missing_is_damage(error).in_folder(self.folder()));
                 }
             }
         }
     }
 
-    fn read_once<T>(
-        &self,
-        body: &impl Fn(&Connection) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let idle = self
-            .readers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
+    fn read_once<T>(&self, body: &impl Fn(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let idle = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
             None => schema::open_reader(&self.layout)?,
         };
         let transaction = connection.unchecked_transaction()?;
-        let result = body(&transaction);
+        let value = body(&transaction)?;
         transaction.finish()?;
+        // After a failure the connection is not used again.
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         if readers.len() < MAX_IDLE_READERS {
             readers.push(connection);
         }
-        result
+        Ok(value)
     }
 
-    fn write<T>(
-        &self,
-        body: impl FnOnce(&mut Writer) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    fn write<T>(&self, body: impl FnOnce(&mut Writer) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let Some(writer) = &self.writer else {
             let reason = "it was opened for reading".to_owned();
-            return Err(StoreError::ReadOnly {
-                path: self.folder().to_path_buf(),
-                reason,
-            });
+            return Err(StoreError::ReadOnly { path: self.folder().to_path_buf(), reason });
         };
         // After a panic the transaction was rolled back, and the tail is overwritten by the next batch.
         let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -258,10 +214,7 @@ impl LocalStore {
 fn missing_is_damage(error: StoreError) -> StoreError {
     match error {
         StoreError::Io { file, source } if source.kind() == io::ErrorKind::NotFound => {
-            StoreError::Damaged {
-                file,
-                reason: "the file is missing".to_owned(),
-            }
+            StoreError::Damaged { file, reason: "the file is missing".to_owned() }
         }
         error => error,
     }
@@ -292,11 +245,7 @@ impl VectorStore for LocalStore {
 
     fn ensure_field(&self, field: &Field) -> Result<(), StoreError> {
         // Confirming needs no right to write.
-        match self
-            .fields()?
-            .iter()
-            .find(|existing| existing.name == field.name)
-        {
+        match self.fields()?.iter().find(|existing| existing.name == field.name) {
             Some(existing) => validate::same_field(existing, field),
             None => self.write(|writer| writer.ensure_field(field)),
         }
@@ -323,18 +272,11 @@ impl VectorStore for LocalStore {
     }
 
     fn vectors(&self, id: &str) -> Result<Vec<StoredVector>, StoreError> {
-        self.read(|connection| {
-            reader::VectorReader::new(&self.layout, &self.views, connection)?.vectors(id)
-        })
+        self.read(|connection| reader::VectorReader::new(&self.layout, &self.views, connection)?.vectors(id))
     }
 
-    fn cached_vectors(
-        &self,
-        keys: &[CacheKey],
-    ) -> Result<HashMap<CacheKey, CachedVector>, StoreError> {
-        self.read(|connection| {
-            reader::VectorReader::new(&self.layout, &self.views, connection)?.cached(keys)
-        })
+    fn cached_vectors(&self, keys: &[CacheKey]) -> Result<HashMap<CacheKey, CachedVector>, StoreError> {
+        self.read(|connection| reader::VectorReader::new(&self.layout, &self.views, connection)?.cached(keys))
     }
 
     fn lookup_source(&self, uri: &str) -> Result<Vec<StoredItem>, StoreError> {
@@ -367,10 +309,7 @@ impl VectorStore for LocalStore {
             let before = self.change()?;
             let report = self.read(|connection| verify::verify(&self.layout, connection))?;
             // A file may be gone because a compaction finished meanwhile; then the new state is checked.
-            let lacks_file = report
-                .problems
-                .iter()
-                .any(|problem| problem.kind == ProblemKind::VectorFile);
+            let lacks_file = report.problems.iter().any(|problem| problem.kind == ProblemKind::VectorFile);
             if !lacks_file || attempt == MAX_READ_ATTEMPTS || self.change()? == before {
                 return Ok(report);
             }

@@ -8,29 +8,21 @@ use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use super::filter_sql::translate;
 use super::layout::Layout;
 use super::rows::{
-    FieldRow, ITEM_COLUMNS, VECTOR_COLUMNS, VectorRow, load_change, load_fields, read_item,
-    read_vector,
+    FieldRow, ITEM_COLUMNS, VECTOR_COLUMNS, VectorRow, load_change, load_fields, read_item, read_vector,
 };
 use super::view::Views;
 use super::{layout, schema};
 use crate::{
-    CacheKey, CachedVector, CollectionInfo, FieldInfo, Filter, ListRequest, StoreError, StoredItem,
-    StoredVector,
+    CacheKey, CachedVector, CollectionInfo, FieldInfo, Filter, ListRequest, StoreError, StoredItem, StoredVector,
 };
 
 pub(super) fn info(layout: &Layout, connection: &Connection) -> Result<CollectionInfo, StoreError> {
     let count = |sql: &str, key: i64| -> rusqlite::Result<u64> {
-        connection
-            .prepare_cached(sql)?
-            .query_row([key], |row| row.get::<_, i64>(0))
-            .map(|count| count as u64)
+        connection.prepare_cached(sql)?.query_row([key], |row| row.get::<_, i64>(0)).map(|count| count as u64)
     };
     let mut fields = Vec::new();
     for row in load_fields(connection)? {
-        let dead_vectors = count(
-            "SELECT count(*) FROM vectors WHERE field = ?1 AND died IS NOT NULL",
-            row.key,
-        )?;
+        let dead_vectors = count("SELECT count(*) FROM vectors WHERE field = ?1 AND died IS NOT NULL", row.key)?;
         let bytes = row.header().file_length(row.rows);
         fields.push(FieldInfo {
             vectors: row.rows.saturating_sub(dead_vectors),
@@ -49,34 +41,21 @@ pub(super) fn info(layout: &Layout, connection: &Connection) -> Result<Collectio
     })
 }
 
-pub(super) fn get(
-    connection: &Connection,
-    ids: &[String],
-) -> Result<Vec<Option<StoredItem>>, StoreError> {
+pub(super) fn get(connection: &Connection, ids: &[String]) -> Result<Vec<Option<StoredItem>>, StoreError> {
     let sql = format!("SELECT {ITEM_COLUMNS} FROM items i WHERE i.id = ?1");
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut find = |id: &String| {
-        Ok(statement
-            .query_row([id], |row| read_item(row, 0))
-            .optional()?)
-    };
+    let mut find = |id: &String| Ok(statement.query_row([id], |row| read_item(row, 0)).optional()?);
     ids.iter().map(&mut find).collect()
 }
 
-pub(super) fn lookup_source(
-    connection: &Connection,
-    uri: &str,
-) -> Result<Vec<StoredItem>, StoreError> {
+pub(super) fn lookup_source(connection: &Connection, uri: &str) -> Result<Vec<StoredItem>, StoreError> {
     let sql = format!("SELECT {ITEM_COLUMNS} FROM items i WHERE i.uri = ?1 ORDER BY i.key");
     let mut statement = connection.prepare_cached(&sql)?;
     let items = statement.query_map([uri], |row| read_item(row, 0))?;
     Ok(items.collect::<Result<_, _>>()?)
 }
 
-pub(super) fn list(
-    connection: &Connection,
-    request: &ListRequest,
-) -> Result<Vec<StoredItem>, StoreError> {
+pub(super) fn list(connection: &Connection, request: &ListRequest) -> Result<Vec<StoredItem>, StoreError> {
     let mut sql = format!("SELECT {ITEM_COLUMNS} FROM items i WHERE i.key > ?");
     // Keys begin at 1.
     let mut parameters = vec![SqlValue::Integer(request.after.unwrap_or(0))];
@@ -95,10 +74,7 @@ pub(super) fn list(
         parameters.extend(condition.parameters);
     }
     sql.push_str(" ORDER BY i.key LIMIT ?");
-    let limit = request
-        .limit
-        .and_then(|limit| i64::try_from(limit).ok())
-        .unwrap_or(i64::MAX);
+    let limit = request.limit.and_then(|limit| i64::try_from(limit).ok()).unwrap_or(i64::MAX);
     parameters.push(SqlValue::Integer(limit));
     let mut statement = connection.prepare(&sql)?;
     let items = statement.query_map(params_from_iter(parameters), |row| read_item(row, 0))?;
@@ -125,26 +101,18 @@ pub(super) fn count(connection: &Connection, filter: Option<&Filter>) -> Result<
         sql.push_str(" WHERE ");
         sql.push_str(&condition.sql);
     }
-    let count = connection.query_row(&sql, params_from_iter(condition.parameters), |row| {
-        row.get::<_, i64>(0)
-    })?;
+    let count = connection.query_row(&sql, params_from_iter(condition.parameters), |row| row.get::<_, i64>(0))?;
     Ok(count as u64)
 }
 
-pub(super) fn setting(
-    connection: &Connection,
-    name: &str,
-) -> Result<Option<serde_json::Value>, StoreError> {
+pub(super) fn setting(connection: &Connection, name: &str) -> Result<Option<serde_json::Value>, StoreError> {
     let mut statement = connection.prepare_cached("SELECT value FROM settings WHERE name = ?1")?;
-    let text = statement
-        .query_row([name], |row| row.get::<_, String>(0))
-        .optional()?;
+    let text = statement.query_row([name], |row| row.get::<_, String>(0)).optional()?;
     let damaged = |error| StoreError::Damaged {
         file: layout::DATABASE_NAME.into(),
         reason: format!("the setting {name:?} is no JSON: {error}"),
     };
-    text.map(|text| serde_json::from_str(&text).map_err(damaged))
-        .transpose()
+    text.map(|text| serde_json::from_str(&text).map_err(damaged)).transpose()
 }
 
 /// Access to vectors by row, in the state that one transaction sees.
@@ -157,19 +125,9 @@ pub(super) struct VectorReader<'a> {
 }
 
 impl<'a> VectorReader<'a> {
-    pub fn new(
-        layout: &'a Layout,
-        views: &'a Views,
-        connection: &'a Connection,
-    ) -> Result<Self, StoreError> {
+    pub fn new(layout: &'a Layout, views: &'a Views, connection: &'a Connection) -> Result<Self, StoreError> {
         let (fields, change) = (load_fields(connection)?, load_change(connection)?);
-        Ok(Self {
-            layout,
-            views,
-            connection,
-            fields,
-            change,
-        })
+        Ok(Self { layout, views, connection, fields, change })
     }
 
     /// The field of a row, and its values; `None` for the values when they are not those that were written.
@@ -179,13 +137,8 @@ impl<'a> VectorReader<'a> {
             file: layout::DATABASE_NAME.into(),
             reason: format!("a vector names field {}, which does not exist", row.field),
         })?;
-        let view = self
-            .views
-            .get(self.layout, self.connection, field, self.change)?;
-        let values = view
-            .vectors
-            .row(row.row)
-            .filter(|values| row.matches(values));
+        let view = self.views.get(self.layout, self.connection, field, self.change)?;
+        let values = view.vectors.row(row.row).filter(|values| row.matches(values));
         Ok((field, values.map(<[f32]>::to_vec)))
     }
 
@@ -195,43 +148,22 @@ impl<'a> VectorReader<'a> {
              ORDER BY v.field, v.part, v.modality"
         );
         let mut statement = self.connection.prepare_cached(&sql)?;
-        let rows: Vec<_> = statement
-            .query_map([id], read_vector)?
-            .collect::<Result<_, _>>()?;
+        let rows: Vec<_> = statement.query_map([id], read_vector)?.collect::<Result<_, _>>()?;
         let load = |row: VectorRow| {
             let (field, vector) = self.load(&row)?;
             let vector = vector.ok_or_else(|| StoreError::Damaged {
                 file: self.layout.vector_file(field.key, field.generation),
-                reason: format!(
-                    "the vector of item {id:?} in row {} is not what was written",
-                    row.row
-                ),
+                reason: format!("the vector of item {id:?} in row {} is not what was written", row.row),
             })?;
             let (field, span) = (field.field.name.clone(), row.span()?);
-            let VectorRow {
-                part,
-                modality,
-                precision,
-                cache_key,
-                ..
-            } = row;
-            Ok(StoredVector {
-                field,
-                part,
-                modality,
-                span,
-                precision,
-                cache_key,
-                vector,
-            })
+            let VectorRow { part, modality, precision, cache_key, .. } = row;
+            Ok(StoredVector { field, part, modality, span, precision, cache_key, vector })
         };
         rows.into_iter().map(load).collect()
     }
 
     pub fn cached(&self, keys: &[CacheKey]) -> Result<HashMap<CacheKey, CachedVector>, StoreError> {
-        let sql = format!(
-            "SELECT {VECTOR_COLUMNS} FROM vectors v WHERE v.cache_key = ?1 ORDER BY v.field, v.row DESC"
-        );
+        let sql = format!("SELECT {VECTOR_COLUMNS} FROM vectors v WHERE v.cache_key = ?1 ORDER BY v.field, v.row DESC");
         let mut statement = self.connection.prepare_cached(&sql)?;
         let mut found = HashMap::new();
         for key in keys {
@@ -244,13 +176,7 @@ impl<'a> VectorReader<'a> {
                     loaded => loaded.ok().and_then(|(_, vector)| vector),
                 };
                 if let Some(vector) = loaded {
-                    found.insert(
-                        *key,
-                        CachedVector {
-                            vector,
-                            precision: row.precision,
-                        },
-                    );
+                    found.insert(*key, CachedVector { vector, precision: row.precision });
                     break;
                 }
             }

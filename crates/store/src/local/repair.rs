@@ -18,10 +18,7 @@ impl Writer {
         let mut ids = BTreeSet::new();
         for field in load_fields(&self.connection)? {
             let path = self.layout.vector_file(field.key, field.generation);
-            self.files.insert(
-                field.key,
-                VectorWriter::restore(&path, field.header(), field.rows)?,
-            );
+            self.files.insert(field.key, VectorWriter::restore(&path, field.header(), field.rows)?);
             let vectors = MappedVectors::open(&path, field.header(), field.rows)?;
             let lost = lost_rows(&self.connection, &field, Some(&vectors))?;
             if lost.is_empty() {
@@ -48,10 +45,7 @@ impl Writer {
 
 fn load_item(connection: &Connection, key: i64) -> rusqlite::Result<Option<Item>> {
     let sql = format!("SELECT {ITEM_COLUMNS} FROM items i WHERE i.key = ?1");
-    connection
-        .query_row(&sql, [key], |row| read_item(row, 0))
-        .optional()
-        .map(|stored| stored.map(|stored| stored.item))
+    connection.query_row(&sql, [key], |row| read_item(row, 0)).optional().map(|stored| stored.map(|stored| stored.item))
 }
 
 /// Removes everything that tells an incremental run that an item is up to date.

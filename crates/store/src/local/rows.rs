@@ -5,7 +5,11 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use serde::de::DeserializeOwned;
 
 use super::vector_file::Header;
+use crate::validate::MAX_DIMENSION;
 use crate::{CacheKey, Field, Item, Source, SpaceRef, Span, StoreError, StoredItem};
+
+/// Far more than fits on a disk, and small enough that a file's length never overflows.
+const MAX_ROWS: i64 = 1 << 40;
 
 /// A field with what the local store keeps about it.
 #[derive(Debug, Clone)]
@@ -21,77 +25,47 @@ pub(super) struct FieldRow {
 
 impl FieldRow {
     pub fn header(&self) -> Header {
-        Header {
-            dimension: self.field.dimension,
-            field: self.key,
-            generation: self.generation,
-        }
+        Header { dimension: self.field.dimension, field: self.key, generation: self.generation }
     }
 }
 
-const FIELD_COLUMNS: &str =
-    "key, name, space_id, model, dimension, metric, generation, rows, multiple";
+const FIELD_COLUMNS: &str = "key, name, space_id, model, dimension, metric, generation, rows, multiple";
 
 fn read_field(row: &Row<'_>) -> rusqlite::Result<FieldRow> {
-    let metric = row
-        .get::<_, String>(5)?
-        .parse()
-        .map_err(|error| conversion(5, error))?;
-    let space = SpaceRef {
-        id: row.get(2)?,
-        model: row.get(3)?,
-    };
-    let field = Field {
-        name: row.get(1)?,
-        space,
-        dimension: row.get::<_, u32>(4)? as usize,
-        metric,
-    };
-    let rows = row.get::<_, i64>(7)? as u64;
-    Ok(FieldRow {
-        key: row.get(0)?,
-        field,
-        generation: row.get(6)?,
-        rows,
-        multiple: row.get(8)?,
-    })
+    let metric = row.get::<_, String>(5)?.parse().map_err(|error| conversion(5, error))?;
+    let space = SpaceRef { id: row.get(2)?, model: row.get(3)? };
+    let dimension = in_range(4, row.get(4)?, 1..=MAX_DIMENSION as i64)? as usize;
+    let field = Field { name: row.get(1)?, space, dimension, metric };
+    let rows = in_range(7, row.get(7)?, 0..=MAX_ROWS)? as u64;
+    Ok(FieldRow { key: row.get(0)?, field, generation: row.get(6)?, rows, multiple: row.get(8)? })
+}
+
+/// Numbers that size buffers: a damaged database must not make the program ask for all memory.
+fn in_range(column: usize, number: i64, range: std::ops::RangeInclusive<i64>) -> rusqlite::Result<i64> {
+    if range.contains(&number) { Ok(number) } else { Err(rusqlite::Error::IntegralValueOutOfRange(column, number)) }
 }
 
 /// All fields in the order of their creation.
 pub(super) fn load_fields(connection: &Connection) -> rusqlite::Result<Vec<FieldRow>> {
     let sql = format!("SELECT {FIELD_COLUMNS} FROM fields ORDER BY key");
-    connection
-        .prepare_cached(&sql)?
-        .query_map([], read_field)?
-        .collect()
+    connection.prepare_cached(&sql)?.query_map([], read_field)?.collect()
 }
 
 /// One field by name.
 pub(super) fn load_field(connection: &Connection, name: &str) -> Result<FieldRow, StoreError> {
     let sql = format!("SELECT {FIELD_COLUMNS} FROM fields WHERE name = ?1");
-    let found = connection
-        .prepare_cached(&sql)?
-        .query_row([name], read_field)
-        .optional()?;
+    let found = connection.prepare_cached(&sql)?.query_row([name], read_field).optional()?;
     found.map_or_else(|| Err(unknown_field(name, &load_fields(connection)?)), Ok)
 }
 
 pub(super) fn unknown_field(name: &str, fields: &[FieldRow]) -> StoreError {
-    let known = fields
-        .iter()
-        .map(|field| field.field.name.clone())
-        .collect();
-    StoreError::UnknownField {
-        field: name.to_owned(),
-        known,
-    }
+    let known = fields.iter().map(|field| field.field.name.clone()).collect();
+    StoreError::UnknownField { field: name.to_owned(), known }
 }
 
 /// The number of the last committed change.
 pub(super) fn load_change(connection: &Connection) -> rusqlite::Result<i64> {
-    connection
-        .prepare_cached("SELECT change FROM collection")?
-        .query_row([], |row| row.get(0))
+    connection.prepare_cached("SELECT change FROM collection")?.query_row([], |row| row.get(0))
 }
 
 /// The columns of an item, as [`read_item`] expects them; the table's name is `i`.
@@ -101,29 +75,17 @@ pub(super) const ITEM_COLUMNS: &str =
 /// Reads an item whose columns begin at `first`.
 pub(super) fn read_item(row: &Row<'_>, first: usize) -> rusqlite::Result<StoredItem> {
     let source = |uri| -> rusqlite::Result<Source> {
-        let size = row
-            .get::<_, Option<i64>>(first + 3)?
-            .map(|size| size as u64);
-        Ok(Source {
-            uri,
-            size,
-            modified_ns: row.get(first + 4)?,
-        })
+        let size = row.get::<_, Option<i64>>(first + 3)?.map(|size| size as u64);
+        Ok(Source { uri, size, modified_ns: row.get(first + 4)? })
     };
     let item = Item {
         id: row.get(first + 1)?,
-        source: row
-            .get::<_, Option<String>>(first + 2)?
-            .map(source)
-            .transpose()?,
+        source: row.get::<_, Option<String>>(first + 2)?.map(source).transpose()?,
         content_hash: row.get(first + 5)?,
         modality: row.get(first + 6)?,
         metadata: read_json(&row.get::<_, String>(first + 7)?, first + 7)?,
     };
-    Ok(StoredItem {
-        key: row.get(first)?,
-        item,
-    })
+    Ok(StoredItem { key: row.get(first)?, item })
 }
 
 /// What a row of `vectors` says about a vector, besides its values.
@@ -182,10 +144,7 @@ impl VectorRow {
     }
 
     pub fn span(&self) -> rusqlite::Result<Option<Span>> {
-        self.span
-            .as_deref()
-            .map(|span| read_json(span, 5))
-            .transpose()
+        self.span.as_deref().map(|span| read_json(span, 5)).transpose()
     }
 }
 
@@ -195,16 +154,8 @@ pub(super) fn item_checksum(item: &Item, metadata: &str) -> i64 {
     let source = item.source.as_ref();
     hasher.bytes(Some(item.id.as_bytes()));
     hasher.bytes(source.map(|source| source.uri.as_bytes()));
-    for number in [
-        source.and_then(|s| s.size.map(|size| size as i64)),
-        source.and_then(|s| s.modified_ns),
-    ] {
-        hasher.bytes(
-            number
-                .map(i64::to_le_bytes)
-                .as_ref()
-                .map(|bytes| &bytes[..]),
-        );
+    for number in [source.and_then(|s| s.size.map(|size| size as i64)), source.and_then(|s| s.modified_ns)] {
+        hasher.bytes(number.map(i64::to_le_bytes).as_ref().map(|bytes| &bytes[..]));
     }
     hasher.bytes(item.content_hash.as_ref().map(|hash| &hash[..]));
     hasher.bytes(Some(item.modality.as_bytes()));
@@ -240,9 +191,6 @@ fn read_json<T: DeserializeOwned>(text: &str, column: usize) -> rusqlite::Result
     serde_json::from_str(text).map_err(|error| conversion(column, error))
 }
 
-fn conversion(
-    column: usize,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> rusqlite::Error {
+fn conversion(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
 }

@@ -82,10 +82,7 @@ pub(super) enum Content {
 /// Looks what a folder holds, without writing anything into it.
 pub(super) fn inspect(layout: &Layout) -> Result<Content, StoreError> {
     let folder = layout.folder();
-    let foreign = |reason: &str| StoreError::NotACollection {
-        path: folder.to_path_buf(),
-        reason: reason.to_owned(),
-    };
+    let foreign = |reason: &str| StoreError::NotACollection { path: folder.to_path_buf(), reason: reason.to_owned() };
     match fs::metadata(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Content::Nothing),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
@@ -100,17 +97,12 @@ pub(super) fn inspect(layout: &Layout) -> Result<Content, StoreError> {
             let entries = fs::read_dir(folder).map_err(|error| StoreError::io(folder, error))?;
             let mut names = entries.flatten().map(|entry| entry.file_name());
             match names.find(|name| !Layout::is_own_name(name)) {
-                Some(name) => Err(foreign(&format!(
-                    "it holds {name:?} and no {}",
-                    super::DATABASE_NAME
-                ))),
+                Some(name) => Err(foreign(&format!("it holds {name:?} and no {}", super::DATABASE_NAME))),
                 None => Ok(Content::Nothing),
             }
         }
         Err(error) => Err(StoreError::io(&layout.database(), error)),
-        Ok(metadata) if metadata.len() == 0 && !layout.write_ahead_log().exists() => {
-            Ok(Content::Nothing)
-        }
+        Ok(metadata) if metadata.len() == 0 && !layout.write_ahead_log().exists() => Ok(Content::Nothing),
         Ok(_) => inspect_database(layout),
     }
 }
@@ -118,17 +110,10 @@ pub(super) fn inspect(layout: &Layout) -> Result<Content, StoreError> {
 fn inspect_database(layout: &Layout) -> Result<Content, StoreError> {
     let connection = open_reader(layout)?;
     let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
-    let (id, version) = (
-        number("PRAGMA application_id")?,
-        number("PRAGMA user_version")?,
-    );
+    let (id, version) = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
     let path = layout.folder().to_path_buf();
     if id == APPLICATION_ID && version > FORMAT_VERSION {
-        return Err(StoreError::NewerVersion {
-            path,
-            found: version,
-            supported: FORMAT_VERSION,
-        });
+        return Err(StoreError::NewerVersion { path, found: version, supported: FORMAT_VERSION });
     }
     if id == APPLICATION_ID {
         return Ok(Content::Collection);
@@ -136,10 +121,7 @@ fn inspect_database(layout: &Layout) -> Result<Content, StoreError> {
     if id == 0 && number("SELECT count(*) FROM sqlite_schema")? == 0 {
         return Ok(Content::Nothing);
     }
-    let reason = format!(
-        "{} is a database of another program (application id {id})",
-        super::DATABASE_NAME
-    );
+    let reason = format!("{} is a database of another program (application id {id})", super::DATABASE_NAME);
     Err(StoreError::NotACollection { path, reason })
 }
 
@@ -153,10 +135,7 @@ pub(super) fn open_writer(layout: &Layout, create: bool) -> Result<Connection, S
     configure(&connection)?;
     if connection.is_readonly("main")? {
         let reason = "the database file can't be written".to_owned();
-        return Err(StoreError::ReadOnly {
-            path: layout.folder().to_path_buf(),
-            reason,
-        });
+        return Err(StoreError::ReadOnly { path: layout.folder().to_path_buf(), reason });
     }
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
@@ -187,25 +166,17 @@ pub(super) fn open_reader(layout: &Layout) -> Result<Connection, StoreError> {
     if log > 0 {
         let reason = "the folder can't be written and holds an unfinished write-ahead log (a writer is running or was \
                       cut off); open the collection once where it can be written";
-        return Err(StoreError::ReadOnly {
-            path: layout.folder().to_path_buf(),
-            reason: reason.to_owned(),
-        });
+        return Err(StoreError::ReadOnly { path: layout.folder().to_path_buf(), reason: reason.to_owned() });
     }
     let uri = format!("file:{}?immutable=1", percent_encode(&path));
-    Ok(open_and_read(
-        Path::new(&uri),
-        flags | OpenFlags::SQLITE_OPEN_URI,
-    )?)
+    Ok(open_and_read(Path::new(&uri), flags | OpenFlags::SQLITE_OPEN_URI)?)
 }
 
 fn open_and_read(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     configure(&connection)?;
     // SQLite opens its files at the first statement that reads.
-    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| {
-        row.get::<_, i64>(0)
-    })?;
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
     Ok(connection)
 }
 
@@ -218,24 +189,12 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 fn is_unwritable(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied)
-    )
+    matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied))
 }
 
 /// A path inside a `file:` address.
 fn percent_encode(path: &Path) -> String {
     let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~:\\".contains(&byte);
     let bytes = path.as_os_str().as_encoded_bytes();
-    bytes
-        .iter()
-        .map(|&b| {
-            if keep(b) {
-                char::from(b).to_string()
-            } else {
-                format!("%{b:02X}")
-            }
-        })
-        .collect()
+    bytes.iter().map(|&b| if keep(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }

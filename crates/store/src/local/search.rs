@@ -8,8 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use super::filter_sql::translate;
 use super::layout::Layout;
 use super::rows::{
-    FieldRow, ITEM_COLUMNS, VECTOR_COLUMN_COUNT, VECTOR_COLUMNS, load_change, load_field,
-    read_item, read_vector,
+    FieldRow, ITEM_COLUMNS, VECTOR_COLUMN_COUNT, VECTOR_COLUMNS, load_change, load_field, read_item, read_vector,
 };
 use super::view::{FieldView, Views};
 use crate::{Filter, Hit, SearchRequest, StoreError, validate};
@@ -28,12 +27,9 @@ pub(super) fn search(
     for (index, query) in request.queries.iter().enumerate() {
         validate::query(index, &field.field, query)?;
     }
-    let matching = request
-        .filter
-        .as_ref()
-        .map(|filter| matching_rows(connection, &field, filter))
-        .transpose()?;
     let view = views.get(layout, connection, &field, load_change(connection)?)?;
+    let len = view.live.len();
+    let matching = request.filter.as_ref().map(|filter| matching_rows(connection, &field, len, filter)).transpose()?;
     if let Some(hits) = search_view(connection, &field, &view, matching.as_ref(), request)? {
         return Ok(hits);
     }
@@ -46,18 +42,14 @@ pub(super) fn search(
     })
 }
 
-/// The rows of the field whose items satisfy a filter.
-fn matching_rows(
-    connection: &Connection,
-    field: &FieldRow,
-    filter: &Filter,
-) -> Result<RowSet, StoreError> {
+/// The rows of the field, of its first `len`, whose items satisfy a filter.
+fn matching_rows(connection: &Connection, field: &FieldRow, len: u64, filter: &Filter) -> Result<RowSet, StoreError> {
     let condition = translate(filter)?;
     let sql = format!(
         "SELECT v.row FROM items i JOIN vectors v ON v.item = i.key AND v.field = {} WHERE {}",
         field.key, condition.sql
     );
-    let mut rows = RowSet::none(field.rows);
+    let mut rows = RowSet::none(len);
     let mut statement = connection.prepare(&sql)?;
     let mut found = statement.query(params_from_iter(condition.parameters))?;
     while let Some(row) = found.next()? {
@@ -76,29 +68,20 @@ fn search_view(
 ) -> Result<Option<Vec<Vec<Hit>>>, StoreError> {
     let selected = matching.map(|matching| intersection(&view.live, matching));
     let allowed = selected.as_ref().unwrap_or(&view.live);
-    let selection = Selection {
-        allowed: Some(allowed),
-        groups: view.groups.as_ref().map(|groups| &groups[..]),
-    };
+    let selection = Selection { allowed: Some(allowed), groups: view.groups.as_ref().map(|groups| &groups[..]) };
     let invalid = |error: IndexError| StoreError::InvalidVector {
         owner: "a query".to_owned(),
         field: request.field.clone(),
         reason: format!("was refused: {error}"),
     };
     let values = view.vectors.values();
-    let index =
-        FlatIndex::new(field.field.dimension, field.field.metric, &[values]).map_err(invalid)?;
+    let index = FlatIndex::new(field.field.dimension, field.field.metric, &[values]).map_err(invalid)?;
     let queries: Vec<_> = request.queries.iter().map(Vec::as_slice).collect();
-    let found = index
-        .search(&queries, request.k, selection)
-        .map_err(invalid)?;
+    let found = index.search(&queries, request.k, selection).map_err(invalid)?;
     let mut lists = Vec::with_capacity(found.len());
     for neighbors in found {
         let mut hits = Vec::with_capacity(neighbors.len());
-        for neighbor in neighbors
-            .iter()
-            .filter(|neighbor| request.min_score.is_none_or(|min| neighbor.score >= min))
-        {
+        for neighbor in neighbors.iter().filter(|neighbor| request.min_score.is_none_or(|min| neighbor.score >= min)) {
             match load_hit(connection, field, view, neighbor)? {
                 Some(hit) => hits.push(hit),
                 None => return Ok(None),
@@ -127,29 +110,14 @@ fn load_hit(
          WHERE v.field = ?1 AND v.row = ?2"
     );
     let mut statement = connection.prepare_cached(&sql)?;
-    let read =
-        |row: &rusqlite::Row<'_>| Ok((read_vector(row)?, read_item(row, VECTOR_COLUMN_COUNT)?));
-    let Some((vector, item)) = statement
-        .query_row([field.key, neighbor.row as i64], read)
-        .optional()?
-    else {
+    let read = |row: &rusqlite::Row<'_>| Ok((read_vector(row)?, read_item(row, VECTOR_COLUMN_COUNT)?));
+    let Some((vector, item)) = statement.query_row([field.key, neighbor.row as i64], read).optional()? else {
         return Ok(None);
     };
-    if !view
-        .vectors
-        .row(neighbor.row)
-        .is_some_and(|values| vector.matches(values))
-    {
+    if !view.vectors.row(neighbor.row).is_some_and(|values| vector.matches(values)) {
         return Ok(None);
     }
     let span = vector.span()?;
     let (part, modality) = (vector.part, vector.modality);
-    Ok(Some(Hit {
-        key: item.key,
-        score: neighbor.score,
-        part,
-        modality,
-        span,
-        item: item.item,
-    }))
+    Ok(Some(Hit { key: item.key, score: neighbor.score, part, modality, span, item: item.item }))
 }

@@ -53,24 +53,16 @@ impl Header {
     fn check(&self, path: &Path, found: &[u8]) -> Result<(), StoreError> {
         let expected = self.encode();
         let reason = if found.len() < HEADER_LENGTH {
-            format!(
-                "it has {} bytes, its header alone has {HEADER_LENGTH}",
-                found.len()
-            )
+            format!("it has {} bytes, its header alone has {HEADER_LENGTH}", found.len())
         } else if found[..8] != expected[..8] {
             "it does not begin with the mark of a vector file".to_owned()
         } else if found[..HEADER_LENGTH] != expected {
             let (dimension, field, generation) = (self.dimension, self.field, self.generation);
-            format!(
-                "its header is not that of dimension {dimension}, field {field}, generation {generation}"
-            )
+            format!("its header is not that of dimension {dimension}, field {field}, generation {generation}")
         } else {
             return Ok(());
         };
-        Err(StoreError::Damaged {
-            file: path.to_path_buf(),
-            reason,
-        })
+        Err(StoreError::Damaged { file: path.to_path_buf(), reason })
     }
 
     pub fn row_bytes(&self) -> u64 {
@@ -100,22 +92,13 @@ impl VectorWriter {
     pub fn create(path: &Path, header: Header) -> Result<Self, StoreError> {
         let open = || -> io::Result<File> {
             let mut options = OpenOptions::new();
-            let mut file = options
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .open(path)?;
+            let mut file = options.read(true).write(true).create(true).truncate(true).open(path)?;
             file.write_all(&header.encode())?;
             file.sync_all()?;
             Ok(file)
         };
         let file = open().map_err(|error| StoreError::io(path, error))?;
-        Ok(Self {
-            file,
-            path: path.to_path_buf(),
-            header,
-        })
+        Ok(Self { file, path: path.to_path_buf(), header })
     }
 
     /// Opens the file, checks it against the number of committed rows and cuts what lies behind them.
@@ -124,26 +107,15 @@ impl VectorWriter {
             io::ErrorKind::NotFound => missing(path, committed_rows),
             _ => StoreError::io(path, error),
         };
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(failed)?;
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
         let mut start = Vec::new();
-        (&file)
-            .take(HEADER_LENGTH as u64)
-            .read_to_end(&mut start)
-            .map_err(failed)?;
+        (&file).take(HEADER_LENGTH as u64).read_to_end(&mut start).map_err(failed)?;
         header.check(path, &start)?;
         let length = file.metadata().map_err(failed)?.len();
         if length < header.file_length(committed_rows) {
             return Err(too_short(path, header.whole_rows(length), committed_rows));
         }
-        let writer = Self {
-            file,
-            path: path.to_path_buf(),
-            header,
-        };
+        let writer = Self { file, path: path.to_path_buf(), header };
         if length > header.file_length(committed_rows) {
             writer.cut(committed_rows)?;
         }
@@ -154,23 +126,14 @@ impl VectorWriter {
     pub fn restore(path: &Path, header: Header, rows: u64) -> Result<Self, StoreError> {
         let open = || -> io::Result<File> {
             let mut options = OpenOptions::new();
-            let mut file = options
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(path)?;
+            let mut file = options.read(true).write(true).create(true).truncate(false).open(path)?;
             file.write_all(&header.encode())?;
             file.set_len(header.file_length(rows))?;
             file.sync_all()?;
             Ok(file)
         };
         let file = open().map_err(|error| StoreError::io(path, error))?;
-        Ok(Self {
-            file,
-            path: path.to_path_buf(),
-            header,
-        })
+        Ok(Self { file, path: path.to_path_buf(), header })
     }
 
     /// Writes rows behind the first `committed_rows` and syncs them. After a failure the caller cuts.
@@ -183,26 +146,19 @@ impl VectorWriter {
     pub fn write_at(&mut self, row: u64, values: &[f32]) -> Result<(), StoreError> {
         let offset = self.header.file_length(row);
         let file = &mut self.file;
-        let written = file
-            .seek(SeekFrom::Start(offset))
-            .and_then(|_| file.write_all(bytemuck::cast_slice(values)));
+        let written = file.seek(SeekFrom::Start(offset)).and_then(|_| file.write_all(bytemuck::cast_slice(values)));
         written.map_err(|error| StoreError::io(&self.path, error))
     }
 
     /// Makes everything written durable.
     pub fn sync(&self) -> Result<(), StoreError> {
         // Data and length; times of access don't matter.
-        self.file
-            .sync_data()
-            .map_err(|error| StoreError::io(&self.path, error))
+        self.file.sync_data().map_err(|error| StoreError::io(&self.path, error))
     }
 
     /// Cuts everything behind the first `rows` rows.
     pub fn cut(&self, rows: u64) -> Result<(), StoreError> {
-        let cut = self
-            .file
-            .set_len(self.header.file_length(rows))
-            .and_then(|()| self.file.sync_data());
+        let cut = self.file.set_len(self.header.file_length(rows)).and_then(|()| self.file.sync_data());
         cut.map_err(|error| StoreError::io(&self.path, error))
     }
 }
@@ -223,11 +179,7 @@ impl MappedVectors {
         let map = MappedFile::open(path).map_err(|error| StoreError::io(path, error))?;
         header.check(path, &map[..map.len().min(HEADER_LENGTH)])?;
         let rows = committed_rows.min(header.whole_rows(map.len() as u64));
-        Ok(Self {
-            map,
-            dimension: header.dimension,
-            rows,
-        })
+        Ok(Self { map, dimension: header.dimension, rows })
     }
 
     /// Number of rows: the committed ones, or fewer when the file is damaged.
@@ -250,19 +202,12 @@ impl MappedVectors {
 
 fn missing(path: &Path, rows: u64) -> StoreError {
     let reason = format!("the file is missing; it should hold {rows} vectors");
-    StoreError::Damaged {
-        file: path.to_path_buf(),
-        reason,
-    }
+    StoreError::Damaged { file: path.to_path_buf(), reason }
 }
 
 /// The error for a file that lost rows.
 pub(super) fn too_short(path: &Path, found: u64, expected: u64) -> StoreError {
     let lost = expected - found;
-    let reason =
-        format!("it holds {found} whole vectors, the collection names {expected}; {lost} are lost");
-    StoreError::Damaged {
-        file: path.to_path_buf(),
-        reason,
-    }
+    let reason = format!("it holds {found} whole vectors, the collection names {expected}; {lost} are lost");
+    StoreError::Damaged { file: path.to_path_buf(), reason }
 }

@@ -6,19 +6,15 @@ use rusqlite::Connection;
 
 use super::layout::{self, Layout};
 use super::rows::{
-    FieldRow, ITEM_COLUMNS, VECTOR_COLUMN_COUNT, VECTOR_COLUMNS, VectorRow, item_checksum,
-    load_fields, read_item, read_vector,
+    FieldRow, ITEM_COLUMNS, VECTOR_COLUMN_COUNT, VECTOR_COLUMNS, VectorRow, item_checksum, load_fields, read_item,
+    read_vector,
 };
 use super::vector_file::{MappedVectors, too_short};
 use crate::{Problem, ProblemKind, StoreError, VerifyReport};
 
 /// Checks everything in the state that `connection`'s transaction sees.
 pub(super) fn verify(layout: &Layout, connection: &Connection) -> Result<VerifyReport, StoreError> {
-    let mut check = Check {
-        layout,
-        connection,
-        report: VerifyReport::default(),
-    };
+    let mut check = Check { layout, connection, report: VerifyReport::default() };
     check.database()?;
     check.items()?;
     for field in load_fields(connection)? {
@@ -35,13 +31,7 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn problem(&mut self, kind: ProblemKind, file: &Path, detail: String) -> &mut Problem {
-        let problem = Problem {
-            kind,
-            file: file.to_path_buf(),
-            field: None,
-            item: None,
-            detail,
-        };
+        let problem = Problem { kind, file: file.to_path_buf(), field: None, item: None, detail };
         self.report.problems.push(problem);
         let last = self.report.problems.len() - 1;
         &mut self.report.problems[last]
@@ -55,21 +45,14 @@ impl Check<'_> {
     fn database(&mut self) -> Result<(), StoreError> {
         let file = self.database_file();
         let mut statement = self.connection.prepare("PRAGMA integrity_check(100)")?;
-        let lines: Vec<String> = statement
-            .query_map([], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
+        let lines: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
         for line in lines.into_iter().filter(|line| line != "ok") {
             self.problem(ProblemKind::Database, &file, line);
         }
         let mut statement = self.connection.prepare("PRAGMA foreign_key_check")?;
-        let tables = statement.query_map([], |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, String>(2)?))
-        })?;
+        let tables = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(2)?)))?;
         for tables in tables.collect::<Result<Vec<_>, _>>()? {
-            let detail = format!(
-                "a row of {} names a row of {} that does not exist",
-                tables.0, tables.1
-            );
+            let detail = format!("a row of {} names a row of {} that does not exist", tables.0, tables.1);
             self.problem(ProblemKind::Dangling, &file, detail);
         }
         Ok(())
@@ -104,8 +87,7 @@ impl Check<'_> {
         let vectors = match MappedVectors::open(&path, field.header(), field.rows) {
             Ok(vectors) => Some(vectors),
             Err(error) => {
-                self.problem(ProblemKind::VectorFile, &path, error.to_string())
-                    .field = Some(name.clone());
+                self.problem(ProblemKind::VectorFile, &path, error.to_string()).field = Some(name.clone());
                 None
             }
         };
@@ -124,12 +106,7 @@ impl Check<'_> {
     }
 
     /// Checks every row of a field; returns how many are named.
-    fn rows(
-        &mut self,
-        field: &FieldRow,
-        path: &Path,
-        vectors: Option<&MappedVectors>,
-    ) -> Result<u64, StoreError> {
+    fn rows(&mut self, field: &FieldRow, path: &Path, vectors: Option<&MappedVectors>) -> Result<u64, StoreError> {
         let connection = self.connection;
         let sql = format!(
             "SELECT {VECTOR_COLUMNS}, i.id FROM vectors v LEFT JOIN items i ON i.key = v.item WHERE v.field = ?1
@@ -148,11 +125,7 @@ impl Check<'_> {
                 }
             };
             named += 1;
-            *(if vector.item.is_some() {
-                &mut self.report.vectors
-            } else {
-                &mut self.report.dead_vectors
-            }) += 1;
+            *(if vector.item.is_some() { &mut self.report.vectors } else { &mut self.report.dead_vectors }) += 1;
             if let Some((kind, detail)) = row_problem(field, &vector, vectors) {
                 let problem = self.problem(kind, path, detail);
                 problem.field = Some(field.field.name.clone());
@@ -163,20 +136,13 @@ impl Check<'_> {
     }
 }
 
-fn row_problem(
-    field: &FieldRow,
-    row: &VectorRow,
-    vectors: Option<&MappedVectors>,
-) -> Option<(ProblemKind, String)> {
+fn row_problem(field: &FieldRow, row: &VectorRow, vectors: Option<&MappedVectors>) -> Option<(ProblemKind, String)> {
     // Dead and known to be lost: that was reported and repaired before.
     if row.checksum.is_none() && row.item.is_none() {
         return None;
     }
     if row.row >= field.rows {
-        let detail = format!(
-            "row {} is named, the field counts {} rows",
-            row.row, field.rows
-        );
+        let detail = format!("row {} is named, the field counts {} rows", row.row, field.rows);
         return Some((ProblemKind::Dangling, detail));
     }
     let Some(values) = vectors.and_then(|vectors| vectors.row(row.row)) else {
@@ -187,13 +153,7 @@ fn row_problem(
         return Some((ProblemKind::Checksum, detail));
     }
     let at = values.iter().position(|value| !value.is_finite())?;
-    Some((
-        ProblemKind::NotFinite,
-        format!(
-            "the vector in row {} has {} at position {at}",
-            row.row, values[at]
-        ),
-    ))
+    Some((ProblemKind::NotFinite, format!("the vector in row {} has {} at position {at}", row.row, values[at])))
 }
 
 /// The rows of a field whose vectors are damaged or lost.
@@ -204,11 +164,6 @@ pub(super) fn lost_rows(
 ) -> Result<Vec<VectorRow>, StoreError> {
     let sql = format!("SELECT {VECTOR_COLUMNS} FROM vectors v WHERE v.field = ?1 ORDER BY v.row");
     let mut statement = connection.prepare(&sql)?;
-    let rows: Vec<_> = statement
-        .query_map([field.key], read_vector)?
-        .collect::<Result<_, _>>()?;
-    Ok(rows
-        .into_iter()
-        .filter(|row| row_problem(field, row, vectors).is_some())
-        .collect())
+    let rows: Vec<_> = statement.query_map([field.key], read_vector)?.collect::<Result<_, _>>()?;
+    Ok(rows.into_iter().filter(|row| row_problem(field, row, vectors).is_some()).collect())
 }

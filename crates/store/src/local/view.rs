@@ -39,8 +39,7 @@ impl Views {
         change: i64,
     ) -> Result<Arc<FieldView>, StoreError> {
         let known = self.lock().get(&field.key).cloned();
-        let known =
-            known.filter(|view| view.generation == field.generation && view.change <= change);
+        let known = known.filter(|view| view.generation == field.generation && view.change <= change);
         if let Some(view) = known.as_ref().filter(|view| view.change == change) {
             return Ok(view.clone());
         }
@@ -57,17 +56,11 @@ impl Views {
         view: &FieldView,
     ) -> Result<Arc<FieldView>, StoreError> {
         let mut live = (*view.live).clone();
-        let sql = format!(
-            "SELECT {VECTOR_COLUMNS} FROM vectors v WHERE v.field = ?1 AND v.item IS NOT NULL"
-        );
+        let sql = format!("SELECT {VECTOR_COLUMNS} FROM vectors v WHERE v.field = ?1 AND v.item IS NOT NULL");
         let mut statement = connection.prepare_cached(&sql)?;
         for row in statement.query_map([field.key], read_vector)? {
             let row = row?;
-            if !view
-                .vectors
-                .row(row.row)
-                .is_some_and(|values| row.matches(values))
-            {
+            if !view.vectors.row(row.row).is_some_and(|values| row.matches(values)) {
                 live.remove(row.row);
             }
         }
@@ -86,10 +79,7 @@ impl Views {
     fn keep(&self, field: i64, view: &Arc<FieldView>) {
         let mut fields = self.lock();
         // Another thread may have seen a newer state meanwhile.
-        if fields
-            .get(&field)
-            .is_none_or(|known| known.change < view.change)
-        {
+        if fields.get(&field).is_none_or(|known| known.change < view.change) {
             fields.insert(field, view.clone());
         }
     }
@@ -122,32 +112,24 @@ fn build(
     for row in statement.query_map([field.key, since], |row| row.get::<_, i64>(0))? {
         live.remove(row? as u64);
     }
-    let groups = match (
-        field.multiple,
-        known.and_then(|view| view.groups.as_deref()),
-    ) {
+    let groups = match (field.multiple, known.and_then(|view| view.groups.as_deref())) {
         (false, _) => None,
-        (true, Some(known)) => Some(extend_groups(connection, field, known.clone())?),
-        (true, None) => Some(extend_groups(connection, field, Vec::new())?),
+        (true, Some(known)) => Some(extend_groups(connection, field, vectors.rows(), known.clone())?),
+        (true, None) => Some(extend_groups(connection, field, vectors.rows(), Vec::new())?),
     };
     let groups = groups.map(Arc::new);
-    Ok(FieldView {
-        change,
-        generation: field.generation,
-        vectors,
-        live: Arc::new(live),
-        groups,
-    })
+    Ok(FieldView { change, generation: field.generation, vectors, live: Arc::new(live), groups })
 }
 
 /// Adds the items of the rows that `groups` doesn't reach yet. Rows never move to another item.
 fn extend_groups(
     connection: &Connection,
     field: &FieldRow,
+    rows: u64,
     mut groups: Vec<i64>,
 ) -> rusqlite::Result<Vec<i64>> {
     let first = groups.len() as i64;
-    groups.resize(field.rows as usize, -1);
+    groups.resize(rows as usize, -1);
     let sql = "SELECT row, item FROM vectors WHERE field = ?1 AND row >= ?2 AND item IS NOT NULL";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([field.key, first])?;

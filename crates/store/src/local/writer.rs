@@ -35,37 +35,26 @@ struct FieldAppends {
 
 impl Appends {
     /// Gives the vectors of one item their rows.
-    fn add(
-        &mut self,
-        fields: &[FieldRow],
-        id: &str,
-        records: &[VectorRecord],
-    ) -> Result<Vec<VectorRow>, StoreError> {
+    fn add(&mut self, fields: &[FieldRow], id: &str, records: &[VectorRecord]) -> Result<Vec<VectorRow>, StoreError> {
         let mut counts = HashMap::<i64, usize>::new();
         let mut rows = Vec::with_capacity(records.len());
         for record in records {
             let field = fields.iter().find(|field| field.field.name == record.field);
             let field = field.ok_or_else(|| unknown_field(&record.field, fields))?;
             let values = validate::vector(id, &field.field, record)?;
-            let appends = self
-                .fields
-                .entry(field.key)
-                .or_insert_with(|| FieldAppends {
-                    committed_rows: field.rows,
-                    added_rows: 0,
-                    multiple: field.multiple,
-                    values: Vec::new(),
-                });
+            let appends = self.fields.entry(field.key).or_insert_with(|| FieldAppends {
+                committed_rows: field.rows,
+                added_rows: 0,
+                multiple: field.multiple,
+                values: Vec::new(),
+            });
             let mut row = VectorRow {
                 field: field.key,
                 row: appends.committed_rows + appends.added_rows,
                 item: None,
                 part: record.part,
                 modality: record.modality.clone(),
-                span: record
-                    .span
-                    .as_ref()
-                    .and_then(|span| serde_json::to_string(span).ok()),
+                span: record.span.as_ref().and_then(|span| serde_json::to_string(span).ok()),
                 precision: record.precision.clone(),
                 cache_key: record.cache_key,
                 checksum: None,
@@ -84,29 +73,17 @@ impl Appends {
 
 impl Writer {
     pub fn new(connection: Connection, layout: Layout, lock: WriterLock) -> Self {
-        Self {
-            connection,
-            files: HashMap::new(),
-            layout,
-            _lock: lock,
-        }
+        Self { connection, files: HashMap::new(), layout, _lock: lock }
     }
 
     /// Opens every vector file, cuts uncommitted tails and removes files that no row names.
     pub fn open_files(&mut self) -> Result<(), StoreError> {
         let fields = load_fields(&self.connection)?;
-        let used = |key, generation| {
-            fields
-                .iter()
-                .any(|field| field.key == key && field.generation == generation)
-        };
+        let used = |key, generation| fields.iter().any(|field| field.key == key && field.generation == generation);
         self.layout.remove_unused_vector_files(used);
         for field in fields {
             let path = self.layout.vector_file(field.key, field.generation);
-            self.files.insert(
-                field.key,
-                VectorWriter::open(&path, field.header(), field.rows)?,
-            );
+            self.files.insert(field.key, VectorWriter::open(&path, field.header(), field.rows)?);
         }
         Ok(())
     }
@@ -116,9 +93,7 @@ impl Writer {
         &mut self,
         body: impl FnOnce(&Transaction<'_>, i64) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute("UPDATE collection SET change = change + 1", [])?;
         let change = load_change(&transaction)?;
         let value = body(&transaction, change)?;
@@ -137,7 +112,8 @@ impl Writer {
             let insert = "INSERT INTO fields (name, space_id, model, dimension, metric, generation, rows, multiple)
                           VALUES (?1, ?2, ?3, ?4, ?5, 1, 0, 0)";
             let (space, metric) = (&wanted.space, wanted.metric.as_str());
-            transaction.execute(insert, params![wanted.name, space.id, space.model, wanted.dimension as i64, metric])?;
+            transaction
+                .execute(insert, params![wanted.name, space.id, space.model, wanted.dimension as i64, metric])?;
             let key = transaction.last_insert_rowid();
             let row = FieldRow { key, field: wanted.clone(), generation: 1, rows: 0, multiple: false };
             let file = VectorWriter::create(&layout.vector_file(key, 1), row.header())?;
@@ -155,10 +131,7 @@ impl Writer {
         let mut rows = Vec::with_capacity(batch.len());
         for entry in batch {
             let metadata = validate::item(&entry.item)?;
-            rows.push((
-                metadata,
-                appends.add(&fields, &entry.item.id, &entry.vectors)?,
-            ));
+            rows.push((metadata, appends.add(&fields, &entry.item.id, &entry.vectors)?));
         }
         self.append_and_commit(&appends, |transaction, change| {
             let mut keys = Vec::with_capacity(batch.len());
@@ -192,9 +165,7 @@ impl Writer {
                     kill_vectors(transaction, *key, Some(field), change)?;
                 }
                 insert_vectors(transaction, *key, vectors)?;
-                transaction
-                    .prepare_cached("UPDATE items SET changed = ?2 WHERE key = ?1")?
-                    .execute([*key, change])?;
+                transaction.prepare_cached("UPDATE items SET changed = ?2 WHERE key = ?1")?.execute([*key, change])?;
             }
             Ok(())
         })
@@ -221,9 +192,7 @@ impl Writer {
             for id in ids {
                 if let Some(key) = find_item(transaction, id)? {
                     kill_vectors(transaction, key, None, change)?;
-                    count += transaction
-                        .prepare_cached("DELETE FROM items WHERE key = ?1")?
-                        .execute([key])?;
+                    count += transaction.prepare_cached("DELETE FROM items WHERE key = ?1")?.execute([key])?;
                 }
             }
             Ok(count)
@@ -252,9 +221,7 @@ impl Writer {
                 for (key, added) in &appends.fields {
                     let rows = (added.committed_rows + added.added_rows) as i64;
                     let sql = "UPDATE fields SET rows = ?2, multiple = ?3 WHERE key = ?1";
-                    transaction
-                        .prepare_cached(sql)?
-                        .execute(params![key, rows, added.multiple])?;
+                    transaction.prepare_cached(sql)?.execute(params![key, rows, added.multiple])?;
                 }
                 Ok(value)
             })
@@ -271,10 +238,7 @@ impl Writer {
                 file.append(added.committed_rows, &added.values)?;
             } else {
                 let reason = format!("field {key} has no open vector file");
-                return Err(StoreError::Damaged {
-                    file: self.layout.vectors(),
-                    reason,
-                });
+                return Err(StoreError::Damaged { file: self.layout.vectors(), reason });
             }
         }
         Ok(())
@@ -297,12 +261,7 @@ fn find_item(connection: &Connection, id: &str) -> rusqlite::Result<Option<i64>>
 }
 
 /// Inserts an item, or replaces everything of it but its key and its vectors.
-pub(super) fn put_item(
-    connection: &Connection,
-    item: &Item,
-    metadata: &str,
-    change: i64,
-) -> rusqlite::Result<i64> {
+pub(super) fn put_item(connection: &Connection, item: &Item, metadata: &str, change: i64) -> rusqlite::Result<i64> {
     let sql = "INSERT INTO items (id, uri, size, modified_ns, content_hash, modality, metadata, changed, checksum)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
                ON CONFLICT (id) DO UPDATE SET uri = excluded.uri, size = excluded.size,
@@ -314,9 +273,7 @@ pub(super) fn put_item(
     let values = params![
         item.id,
         source.map(|source| &source.uri),
-        source
-            .and_then(|source| source.size)
-            .map(|size| size as i64),
+        source.and_then(|source| source.size).map(|size| size as i64),
         source.and_then(|source| source.modified_ns),
         item.content_hash,
         item.modality,
@@ -324,30 +281,16 @@ pub(super) fn put_item(
         change,
         item_checksum(item, metadata),
     ];
-    connection
-        .prepare_cached(sql)?
-        .query_row(values, |row| row.get(0))
+    connection.prepare_cached(sql)?.query_row(values, |row| row.get(0))
 }
 
 /// Takes an item's vectors away from it, in one field or in all; they stay as a cache.
-fn kill_vectors(
-    connection: &Connection,
-    item: i64,
-    field: Option<i64>,
-    change: i64,
-) -> rusqlite::Result<usize> {
-    let sql =
-        "UPDATE vectors SET item = NULL, died = ?2 WHERE item = ?1 AND (?3 IS NULL OR field = ?3)";
-    connection
-        .prepare_cached(sql)?
-        .execute(params![item, change, field])
+fn kill_vectors(connection: &Connection, item: i64, field: Option<i64>, change: i64) -> rusqlite::Result<usize> {
+    let sql = "UPDATE vectors SET item = NULL, died = ?2 WHERE item = ?1 AND (?3 IS NULL OR field = ?3)";
+    connection.prepare_cached(sql)?.execute(params![item, change, field])
 }
 
-fn insert_vectors(
-    connection: &Connection,
-    item: i64,
-    vectors: &[VectorRow],
-) -> rusqlite::Result<()> {
+fn insert_vectors(connection: &Connection, item: i64, vectors: &[VectorRow]) -> rusqlite::Result<()> {
     let sql = "INSERT INTO vectors (field, row, item, part, modality, span, precision, cache_key, checksum)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     let mut statement = connection.prepare_cached(sql)?;

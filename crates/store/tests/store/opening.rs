@@ -4,9 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crossmodal_store::{
-    ErrorKind, LocalStore, Metric, OpenOptions, SearchRequest, StoreError, VectorStore,
-};
+use crossmodal_store::{ErrorKind, LocalStore, Metric, OpenOptions, SearchRequest, StoreError, VectorStore};
 
 use crate::sample::{entries, entry, field, open_read, open_write, strings};
 
@@ -15,9 +13,7 @@ fn open(folder: &Path, options: &OpenOptions) -> StoreError {
 }
 
 fn listing(folder: &Path) -> Vec<String> {
-    let names = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<_> = names.collect();
     names.sort();
     names
@@ -26,40 +22,24 @@ fn listing(folder: &Path) -> Vec<String> {
 #[test]
 fn what_is_not_a_collection_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let (missing, file, other) = (
-        folder.path().join("no"),
-        folder.path().join("file"),
-        folder.path().join("other"),
-    );
+    let (missing, file, other) = (folder.path().join("no"), folder.path().join("file"), folder.path().join("other"));
     fs::write(&file, "text").unwrap();
     fs::create_dir(&other).unwrap();
     fs::write(other.join("photo.jpg"), "x").unwrap();
-    let existing = OpenOptions {
-        create: false,
-        ..OpenOptions::write()
-    };
+    let existing = OpenOptions { create: false, ..OpenOptions::write() };
     for options in [OpenOptions::read(), existing] {
         let error = open(&missing, &options);
         assert_eq!(error.kind(), ErrorKind::NotFound);
-        assert!(
-            error.to_string().contains(missing.to_str().unwrap()),
-            "{error}"
-        );
+        assert!(error.to_string().contains(missing.to_str().unwrap()), "{error}");
     }
     for options in [OpenOptions::read(), OpenOptions::write()] {
         assert!(open(&file, &options).to_string().contains("it is a file"));
-        assert_eq!(
-            open(&file.join("inside"), &options).kind(),
-            ErrorKind::NotACollection
-        );
+        assert_eq!(open(&file.join("inside"), &options).kind(), ErrorKind::NotACollection);
         let error = open(&other, &options);
         assert_eq!(error.kind(), ErrorKind::NotACollection);
         assert!(error.to_string().contains("photo.jpg"), "{error}");
     }
-    assert_eq!(
-        (listing(folder.path()), listing(&other)),
-        (strings(&["file", "other"]), strings(&["photo.jpg"]))
-    );
+    assert_eq!((listing(folder.path()), listing(&other)), (strings(&["file", "other"]), strings(&["photo.jpg"])));
 }
 
 #[test]
@@ -68,9 +48,7 @@ fn databases_of_others_and_of_the_future_are_refused() {
     let foreign = folder.path().join("foreign");
     fs::create_dir(&foreign).unwrap();
     let database = rusqlite::Connection::open(foreign.join("collection.sqlite")).unwrap();
-    database
-        .execute_batch("CREATE TABLE t (x); PRAGMA application_id = 5;")
-        .unwrap();
+    database.execute_batch("CREATE TABLE t (x); PRAGMA application_id = 5;").unwrap();
     drop(database);
     let future = folder.path().join("future");
     drop(open_write(&future));
@@ -79,18 +57,10 @@ fn databases_of_others_and_of_the_future_are_refused() {
     drop(database);
     let garbage = folder.path().join("garbage");
     fs::create_dir(&garbage).unwrap();
-    fs::write(
-        garbage.join("collection.sqlite"),
-        "no database".repeat(1000),
-    )
-    .unwrap();
+    fs::write(garbage.join("collection.sqlite"), "no database".repeat(1000)).unwrap();
     let cases = [
         (&foreign, ErrorKind::NotACollection, "application id 5"),
-        (
-            &future,
-            ErrorKind::NewerVersion,
-            "version 99, this program knows up to 1",
-        ),
+        (&future, ErrorKind::NewerVersion, "version 99, this program knows up to 1"),
         (&garbage, ErrorKind::Damaged, "not a database"),
     ];
     for (folder, kind, part) in cases {
@@ -99,10 +69,7 @@ fn databases_of_others_and_of_the_future_are_refused() {
             let error = open(folder, &options);
             assert_eq!(error.kind(), kind, "{error}");
             assert!(error.to_string().contains(part), "{error}");
-            assert!(
-                error.to_string().contains(folder.to_str().unwrap()),
-                "{error}"
-            );
+            assert!(error.to_string().contains(folder.to_str().unwrap()), "{error}");
         }
         assert_eq!(fs::read(folder.join("collection.sqlite")).unwrap(), before);
     }
@@ -129,11 +96,7 @@ fn a_creation_that_was_cut_off_begins_again() {
     for (i, prepare) in prepare.iter().enumerate() {
         let folder = folder.path().join(i.to_string());
         prepare(&folder);
-        assert_eq!(
-            open(&folder, &OpenOptions::read()).kind(),
-            ErrorKind::NotFound,
-            "{i}"
-        );
+        assert_eq!(open(&folder, &OpenOptions::read()).kind(), ErrorKind::NotFound, "{i}");
         let store = open_write(&folder);
         store.ensure_field(&field("f", 2, Metric::Cosine)).unwrap();
         store.upsert(&[entry("a", "f", vec![1.0, 0.0])]).unwrap();
@@ -149,16 +112,8 @@ fn a_second_writer_is_refused_or_waits() {
     let store = open_write(&path);
     let error = open(&path, &OpenOptions::write());
     assert_eq!(error.kind(), ErrorKind::Locked);
-    assert!(
-        error
-            .to_string()
-            .contains(&format!("process {}", std::process::id())),
-        "{error}"
-    );
-    let wait = |milliseconds| OpenOptions {
-        wait: Some(Duration::from_millis(milliseconds)),
-        ..OpenOptions::write()
-    };
+    assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+    let wait = |milliseconds| OpenOptions { wait: Some(Duration::from_millis(milliseconds)), ..OpenOptions::write() };
     let start = Instant::now();
     assert!(open(&path, &wait(150)).to_string().contains("waited 0."));
     assert!(start.elapsed() >= Duration::from_millis(150));
@@ -182,12 +137,7 @@ fn readers_see_every_commit_and_cannot_write() {
     assert_eq!(reader.count(None).unwrap(), 0);
     writer.ensure_field(&field("f", 4, Metric::Cosine)).unwrap();
     let entries = entries("f", 4, 0..40);
-    let found = || {
-        reader
-            .search(&SearchRequest::new("f", vec![1.0; 4], 100))
-            .unwrap()[0]
-            .len()
-    };
+    let found = || reader.search(&SearchRequest::new("f", vec![1.0; 4], 100)).unwrap()[0].len();
     for (i, batch) in entries.chunks(10).enumerate() {
         writer.upsert(batch).unwrap();
         assert_eq!(found(), (i + 1) * 10);
@@ -222,12 +172,6 @@ fn odd_folder_names_work() {
         store.ensure_field(&field("f", 2, Metric::Cosine)).unwrap();
         store.upsert(&[entry("a", "f", vec![1.0, 0.0])]).unwrap();
         drop(store);
-        assert_eq!(
-            open_read(&path)
-                .search(&SearchRequest::new("f", vec![1.0, 0.0], 1))
-                .unwrap()[0]
-                .len(),
-            1
-        );
+        assert_eq!(open_read(&path).search(&SearchRequest::new("f", vec![1.0, 0.0], 1)).unwrap()[0].len(), 1);
     }
 }

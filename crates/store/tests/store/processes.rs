@@ -11,13 +11,10 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use crossmodal_store::{
-    ErrorKind, ItemVectors, LocalStore, Metric, OpenOptions, SearchRequest, StoreError,
-    VectorRecord, VectorStore,
+    ErrorKind, ItemVectors, LocalStore, Metric, OpenOptions, SearchRequest, StoreError, VectorRecord, VectorStore,
 };
 
-use crate::sample::{
-    Random, assert_search_is_exact, entries, entry, field, open_read, open_write, record, strings,
-};
+use crate::sample::{Random, assert_search_is_exact, entries, entry, field, open_read, open_write, record, strings};
 
 const JOB: &str = "CROSSMODAL_STORE_TEST_JOB";
 const FOLDER: &str = "CROSSMODAL_STORE_TEST_FOLDER";
@@ -43,17 +40,8 @@ fn child_process() {
 
 /// What a child runs: this program, or a copy of it that other users can start.
 fn child_arguments(command: &mut Command, job: &str, folder: &Path) {
-    command.args([
-        "--exact",
-        "processes::child_process",
-        "--nocapture",
-        "--test-threads",
-        "1",
-    ]);
-    command
-        .env(JOB, job)
-        .env(FOLDER, folder)
-        .stdout(Stdio::piped());
+    command.args(["--exact", "processes::child_process", "--nocapture", "--test-threads", "1"]);
+    command.env(JOB, job).env(FOLDER, folder).stdout(Stdio::piped());
 }
 
 fn child(job: &str, folder: &Path) -> Command {
@@ -82,9 +70,7 @@ fn lines_of(child: &mut Child) -> mpsc::Receiver<String> {
 fn say(text: &str) {
     use std::io::Write;
     let mut output = std::io::stdout();
-    writeln!(output, "@@{text}")
-        .and_then(|()| output.flush())
-        .expect("the parent reads");
+    writeln!(output, "@@{text}").and_then(|()| output.flush()).expect("the parent reads");
 }
 
 /// A child's words after its successful end.
@@ -112,15 +98,9 @@ fn operation(number: u64) -> Operation {
             for _ in 0..=random.below(40) {
                 let id = id(&mut random);
                 let mut entry = entry(&id, "a", random.vector(DIMENSION));
-                entry
-                    .item
-                    .metadata
-                    .insert("operation".to_owned(), number.into());
+                entry.item.metadata.insert("operation".to_owned(), number.into());
                 if random.below(3) == 0 {
-                    entry.vectors.push(VectorRecord {
-                        part: 1,
-                        ..record("a", random.vector(DIMENSION))
-                    });
+                    entry.vectors.push(VectorRecord { part: 1, ..record("a", random.vector(DIMENSION)) });
                 }
                 entry.vectors.push(record("b", random.vector(DIMENSION)));
                 batch.insert(id, entry);
@@ -136,11 +116,7 @@ type Model = BTreeMap<String, ItemVectors>;
 
 fn apply(model: &mut Model, number: u64) {
     match operation(number) {
-        Operation::Upsert(batch) => model.extend(
-            batch
-                .into_iter()
-                .map(|entry| (entry.item.id.clone(), entry)),
-        ),
+        Operation::Upsert(batch) => model.extend(batch.into_iter().map(|entry| (entry.item.id.clone(), entry))),
         Operation::Remove(ids) => ids.iter().for_each(|id| drop(model.remove(id))),
         Operation::Compact => {}
     }
@@ -149,9 +125,7 @@ fn apply(model: &mut Model, number: u64) {
 fn write_for_ever(folder: &Path, first: u64) {
     let store = open_write(folder);
     for name in ["a", "b"] {
-        store
-            .ensure_field(&field(name, DIMENSION, Metric::InnerProduct))
-            .unwrap();
+        store.ensure_field(&field(name, DIMENSION, Metric::InnerProduct)).unwrap();
     }
     for number in first.. {
         match operation(number) {
@@ -167,17 +141,11 @@ fn write_for_ever(folder: &Path, first: u64) {
 fn holds(store: &dyn VectorStore, model: &Model) -> bool {
     let mut items = store.list(&Default::default()).unwrap();
     items.sort_by(|a, b| a.item.id.cmp(&b.item.id));
-    let same_items = items
-        .iter()
-        .map(|stored| &stored.item)
-        .eq(model.values().map(|entry| &entry.item));
+    let same_items = items.iter().map(|stored| &stored.item).eq(model.values().map(|entry| &entry.item));
     same_items
         && model.iter().all(|(id, entry)| {
             let vectors = store.vectors(id).unwrap();
-            vectors
-                .iter()
-                .map(|vector| &vector.vector)
-                .eq(entry.vectors.iter().map(|record| &record.vector))
+            vectors.iter().map(|vector| &vector.vector).eq(entry.vectors.iter().map(|record| &record.vector))
         })
 }
 
@@ -197,17 +165,12 @@ fn assert_sound(store: &dyn VectorStore, model: &Model, seed: u64) {
 /// Lets a child write from operation `first` on and kills it after a while; returns the first operation that it did
 /// not acknowledge.
 fn write_until_killed(folder: &Path, first: u64, after: Duration) -> u64 {
-    let mut child = child("write", folder)
-        .env(FIRST, first.to_string())
-        .spawn()
-        .unwrap();
+    let mut child = child("write", folder).env(FIRST, first.to_string()).spawn().unwrap();
     let lines = lines_of(&mut child);
     thread::sleep(after);
     child.kill().unwrap();
     child.wait().unwrap();
-    lines.iter().last().map_or(first, |line| {
-        line.strip_prefix("done ").unwrap().parse::<u64>().unwrap() + 1
-    })
+    lines.iter().last().map_or(first, |line| line.strip_prefix("done ").unwrap().parse::<u64>().unwrap() + 1)
 }
 
 /// What was acknowledged is there after kill -9 at any moment; of the operation in flight all or nothing is.
@@ -224,8 +187,7 @@ fn a_killed_writer_loses_nothing() {
             (path, model) = (folder.path().join(round.to_string()), Model::new());
         }
         let limit = if round % 10 < 4 { 25_000 } else { 150_000 };
-        let unacknowledged =
-            write_until_killed(&path, next, Duration::from_micros(random.below(limit)));
+        let unacknowledged = write_until_killed(&path, next, Duration::from_micros(random.below(limit)));
         operations += unacknowledged - next;
         (next..unacknowledged).for_each(|number| apply(&mut model, number));
         let mut with_in_flight = model.clone();
@@ -233,34 +195,21 @@ fn a_killed_writer_loses_nothing() {
         next = unacknowledged + 1;
         // First as a reader, who finds the files as the killed writer left them.
         match LocalStore::open(&path, &OpenOptions::read()) {
-            Ok(reader) => assert!(
-                holds(&reader, &model) || holds(&reader, &with_in_flight),
-                "round {round}"
-            ),
-            Err(error) => assert!(
-                error.kind() == ErrorKind::NotFound && model.is_empty(),
-                "round {round}: {error}"
-            ),
+            Ok(reader) => assert!(holds(&reader, &model) || holds(&reader, &with_in_flight), "round {round}"),
+            Err(error) => assert!(error.kind() == ErrorKind::NotFound && model.is_empty(), "round {round}: {error}"),
         }
         let store = open_write(&path);
         for name in ["a", "b"] {
-            store
-                .ensure_field(&field(name, DIMENSION, Metric::InnerProduct))
-                .unwrap();
+            store.ensure_field(&field(name, DIMENSION, Metric::InnerProduct)).unwrap();
         }
         if !holds(&store, &model) {
-            assert!(
-                holds(&store, &with_in_flight),
-                "round {round}: neither before nor after operation {next}"
-            );
+            assert!(holds(&store, &with_in_flight), "round {round}: neither before nor after operation {next}");
             model = with_in_flight;
             in_flight_kept += 1;
         }
         assert_sound(&store, &model, round);
     }
-    println!(
-        "{rounds} rounds, {operations} acknowledged operations, {in_flight_kept} unacknowledged ones kept"
-    );
+    println!("{rounds} rounds, {operations} acknowledged operations, {in_flight_kept} unacknowledged ones kept");
     assert!(operations > rounds, "the writer hardly got to write");
 }
 
@@ -268,15 +217,8 @@ fn read_for_ever(folder: &Path) {
     let store = open_read(folder);
     for round in 0.. {
         // Every batch writes both vectors of an item or none, and no committed state has fewer than 40 items.
-        let hits = store
-            .search(&SearchRequest::new("a", vec![1.0; DIMENSION], 1000))
-            .unwrap()
-            .remove(0);
-        assert!(
-            hits.len() >= 40 && hits.is_sorted_by(|a, b| a.score >= b.score),
-            "{} hits",
-            hits.len()
-        );
+        let hits = store.search(&SearchRequest::new("a", vec![1.0; DIMENSION], 1000)).unwrap().remove(0);
+        assert!(hits.len() >= 40 && hits.is_sorted_by(|a, b| a.score >= b.score), "{} hits", hits.len());
         for hit in hits.iter().take(5) {
             let vectors = store.vectors(&hit.item.id).unwrap();
             assert!(vectors.len() != 1, "half a batch is seen");
@@ -296,33 +238,19 @@ fn readers_in_other_processes_see_whole_states() {
     let path = folder.path().join("c");
     let store = open_write(&path);
     for name in ["a", "b"] {
-        store
-            .ensure_field(&field(name, DIMENSION, Metric::Cosine))
-            .unwrap();
+        store.ensure_field(&field(name, DIMENSION, Metric::Cosine)).unwrap();
     }
     let batch = |first: usize| {
         let mut entries = entries("a", DIMENSION, first..first + 10);
         for entry in &mut entries {
-            entry
-                .vectors
-                .push(record("b", Random::new(first as u64).vector(DIMENSION)));
+            entry.vectors.push(record("b", Random::new(first as u64).vector(DIMENSION)));
         }
         entries
     };
-    (0..60)
-        .step_by(10)
-        .for_each(|first| drop(store.upsert(&batch(first)).unwrap()));
-    let mut readers: Vec<_> = (0..2)
-        .map(|_| child("read", &path).spawn().unwrap())
-        .collect();
+    (0..60).step_by(10).for_each(|first| drop(store.upsert(&batch(first)).unwrap()));
+    let mut readers: Vec<_> = (0..2).map(|_| child("read", &path).spawn().unwrap()).collect();
     let lines: Vec<_> = readers.iter_mut().map(lines_of).collect();
-    lines.iter().for_each(|lines| {
-        drop(
-            lines
-                .recv_timeout(Duration::from_secs(20))
-                .expect("readers read"),
-        )
-    });
+    lines.iter().for_each(|lines| drop(lines.recv_timeout(Duration::from_secs(20)).expect("readers read")));
     let (start, mut compactions) = (Instant::now(), 0);
     for round in 0.. {
         if start.elapsed() > Duration::from_secs(3) {
@@ -330,9 +258,7 @@ fn readers_in_other_processes_see_whole_states() {
         }
         store.upsert(&batch(round * 10 % 90)).unwrap();
         if round % 3 == 0 {
-            store
-                .remove(&strings(&[&format!("item-{}", 60 + round % 30)]))
-                .unwrap();
+            store.remove(&strings(&[&format!("item-{}", 60 + round % 30)])).unwrap();
         }
         if round % 4 == 0 {
             store.compact().unwrap();
@@ -344,10 +270,7 @@ fn readers_in_other_processes_see_whole_states() {
         reader.kill().unwrap();
         reader.wait().unwrap();
         let reads = lines.iter().count();
-        assert!(
-            reads >= 5 && compactions >= 5,
-            "{reads} reads beside {compactions} compactions"
-        );
+        assert!(reads >= 5 && compactions >= 5, "{reads} reads beside {compactions} compactions");
     }
     assert!(store.verify().unwrap().is_clean());
 }
@@ -364,19 +287,10 @@ fn the_lock_dies_with_its_process() {
     let path = folder.path().join("c");
     let mut holder = child("hold", &path).spawn().unwrap();
     let lines = lines_of(&mut holder);
-    lines
-        .recv_timeout(Duration::from_secs(20))
-        .expect("the child holds the lock");
-    let error = LocalStore::open(&path, &OpenOptions::write())
-        .map(|_| ())
-        .unwrap_err();
+    lines.recv_timeout(Duration::from_secs(20)).expect("the child holds the lock");
+    let error = LocalStore::open(&path, &OpenOptions::write()).map(|_| ()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Locked);
-    assert!(
-        error
-            .to_string()
-            .contains(&format!("process {}", holder.id())),
-        "{error}"
-    );
+    assert!(error.to_string().contains(&format!("process {}", holder.id())), "{error}");
     assert_eq!(open_read(&path).count(None).unwrap(), 0);
     holder.kill().unwrap();
     holder.wait().unwrap();
@@ -386,9 +300,7 @@ fn the_lock_dies_with_its_process() {
 /// Writes until it fails, checks what is left, and says with which error and how many items are stored.
 fn fill_the_disk(folder: &Path) {
     let store = open_write(folder);
-    store
-        .ensure_field(&field("f", 512, Metric::InnerProduct))
-        .unwrap();
+    store.ensure_field(&field("f", 512, Metric::InnerProduct)).unwrap();
     let mut stored = 0;
     let error: StoreError = loop {
         match store.upsert(&entries("f", 512, stored..stored + 50)) {
@@ -397,22 +309,13 @@ fn fill_the_disk(folder: &Path) {
         }
         assert!(stored < 100_000, "nothing limits the disk");
     };
-    assert!(
-        error.to_string().contains(folder.to_str().unwrap()),
-        "{error}"
-    );
+    assert!(error.to_string().contains(folder.to_str().unwrap()), "{error}");
     // Failing again and again changes nothing.
     for _ in 0..3 {
-        assert!(
-            store
-                .upsert(&entries("f", 512, stored..stored + 50))
-                .is_err()
-        );
+        assert!(store.upsert(&entries("f", 512, stored..stored + 50)).is_err());
     }
     assert_eq!(store.count(None).unwrap(), stored as u64);
-    let hits = store
-        .search(&SearchRequest::new("f", vec![1.0; 512], 1_000_000))
-        .unwrap();
+    let hits = store.search(&SearchRequest::new("f", vec![1.0; 512], 1_000_000)).unwrap();
     assert_eq!(hits[0].len(), stored);
     let report = store.verify().unwrap();
     assert!(report.is_clean(), "{report:?}");
@@ -429,14 +332,9 @@ fn assert_full_disk_was_survived(words: &[String], folder: &Path) {
     assert_eq!(kind, "DiskFull");
     let store = open_write(folder);
     assert_eq!(store.count(None).unwrap(), stored as u64);
-    store
-        .upsert(&entries("f", 512, stored..stored + 500))
-        .unwrap();
+    store.upsert(&entries("f", 512, stored..stored + 500)).unwrap();
     let report = store.verify().unwrap();
-    assert!(
-        report.is_clean() && report.vectors == stored as u64 + 500,
-        "{report:?}"
-    );
+    assert!(report.is_clean() && report.vectors == stored as u64 + 500, "{report:?}");
 }
 
 /// A limit on the size of files, which any user can set.
@@ -447,9 +345,7 @@ fn a_file_size_limit_fails_the_batch_only() {
     let path = folder.path().join("c");
     let mut command = Command::new("sh");
     // In blocks of 512 bytes: 1 MiB. The signal is ignored, so that writing fails instead.
-    command
-        .args(["-c", "trap '' XFSZ; ulimit -f 2048; exec \"$0\" \"$@\""])
-        .arg(env::current_exe().unwrap());
+    command.args(["-c", "trap '' XFSZ; ulimit -f 2048; exec \"$0\" \"$@\""]).arg(env::current_exe().unwrap());
     child_arguments(&mut command, "fill", &path);
     assert_full_disk_was_survived(&finish(command.spawn().unwrap()), &path);
 }
@@ -465,76 +361,36 @@ fn a_full_file_system_fails_the_batch_only() {
     let script = "mount -t tmpfs -o size=2m tmpfs \"$1\" || exit 77
                   shift; \"$0\" \"$@\" || exit 1
                   cp -r \"$MOUNT/c\" \"$KEPT\"";
-    command
-        .args(["--map-root-user", "--mount", "sh", "-c", script])
-        .arg(env::current_exe().unwrap())
-        .arg(&mount);
+    command.args(["--map-root-user", "--mount", "sh", "-c", script]).arg(env::current_exe().unwrap()).arg(&mount);
     child_arguments(&mut command, "fill", &mount.join("c"));
     command.env("MOUNT", &mount).env("KEPT", &kept);
     let output = command.output();
-    let Ok(output) = output
-        .as_ref()
-        .inspect_err(|error| println!("not checked: unshare: {error}"))
-    else {
+    let Ok(output) = output.as_ref().inspect_err(|error| println!("not checked: unshare: {error}")) else {
         return;
     };
     let text = String::from_utf8_lossy(&output.stdout);
-    if output.status.code() == Some(77)
-        || (!output.status.success() && !text.contains("running 1 test"))
-    {
-        println!(
-            "not checked: no file system can be mounted here: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+    if output.status.code() == Some(77) || (!output.status.success() && !text.contains("running 1 test")) {
+        println!("not checked: no file system can be mounted here: {}", String::from_utf8_lossy(&output.stderr));
         return;
     }
-    assert!(
-        output.status.success(),
-        "{text} {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let words: Vec<_> = text
-        .lines()
-        .filter_map(|line| line.split_once("@@"))
-        .map(|(_, text)| text.to_owned())
-        .collect();
+    assert!(output.status.success(), "{text} {}", String::from_utf8_lossy(&output.stderr));
+    let words: Vec<_> =
+        text.lines().filter_map(|line| line.split_once("@@")).map(|(_, text)| text.to_owned()).collect();
     assert_full_disk_was_survived(&words, &kept);
 }
 
 fn read_where_nothing_can_be_written(folder: &Path) {
     let probe = fs::write(folder.join("probe"), "x");
-    assert!(
-        probe.is_err(),
-        "the folder can be written, the test would show nothing"
-    );
+    assert!(probe.is_err(), "the folder can be written, the test would show nothing");
     let store = open_read(folder);
-    assert_eq!(
-        store
-            .search(&SearchRequest::new("f", vec![1.0; 8], 100))
-            .unwrap()[0]
-            .len(),
-        20
-    );
-    assert_eq!(
-        (
-            store.count(None).unwrap(),
-            store.vectors("item-3").unwrap().len()
-        ),
-        (20, 1)
-    );
+    assert_eq!(store.search(&SearchRequest::new("f", vec![1.0; 8], 100)).unwrap()[0].len(), 20);
+    assert_eq!((store.count(None).unwrap(), store.vectors("item-3").unwrap().len()), (20, 1));
     assert!(store.verify().unwrap().is_clean());
     drop(store);
-    let error = LocalStore::open(folder, &OpenOptions::write())
-        .map(|_| ())
-        .unwrap_err();
+    let error = LocalStore::open(folder, &OpenOptions::write()).map(|_| ()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
-    assert!(
-        error.to_string().contains(folder.to_str().unwrap()),
-        "{error}"
-    );
-    let inside = LocalStore::open(&folder.join("new"), &OpenOptions::write())
-        .map(|_| ())
-        .unwrap_err();
+    assert!(error.to_string().contains(folder.to_str().unwrap()), "{error}");
+    let inside = LocalStore::open(&folder.join("new"), &OpenOptions::write()).map(|_| ()).unwrap_err();
     assert_eq!(inside.kind(), ErrorKind::ReadOnly, "{inside}");
     say("read");
 }
@@ -551,13 +407,10 @@ fn a_read_only_folder_can_be_read() {
     store.ensure_field(&field("f", 8, Metric::Cosine)).unwrap();
     store.upsert(&entries("f", 8, 0..20)).unwrap();
     drop(store);
-    let set =
-        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     let program = folder.path().join("program");
     fs::copy(env::current_exe().unwrap(), &program).unwrap();
-    [folder.path(), &path, &path.join("vectors"), &program]
-        .iter()
-        .for_each(|path| set(path, 0o555));
+    [folder.path(), &path, &path.join("vectors"), &program].iter().for_each(|path| set(path, 0o555));
     for name in ["collection.sqlite", "collection.lock", "vectors/1-1.f32"] {
         set(&path.join(name), 0o444);
     }
@@ -569,8 +422,6 @@ fn a_read_only_folder_can_be_read() {
         command.uid(65_534).gid(65_534);
     }
     let words = command.spawn().map(finish);
-    [folder.path(), &path, &path.join("vectors")]
-        .iter()
-        .for_each(|path| set(path, 0o755));
+    [folder.path(), &path, &path.join("vectors")].iter().for_each(|path| set(path, 0o755));
     assert_eq!(words.unwrap(), ["read"]);
 }

@@ -3,19 +3,15 @@
 use std::collections::BTreeMap;
 
 use crossmodal_store::{
-    Filter, FilterPath, Item, ItemVectors, LocalStore, Metric, SearchRequest, VectorRecord,
-    VectorStore,
+    Filter, FilterPath, Item, ItemVectors, LocalStore, Metric, SearchRequest, VectorRecord, VectorStore,
 };
 use serde_json::json;
 
 use crate::sample::{Random, assert_search_is_exact, field, open_write, record};
 
 const DIMENSION: usize = 6;
-const METRICS: [(&str, Metric); 3] = [
-    ("cos", Metric::Cosine),
-    ("dot", Metric::InnerProduct),
-    ("far", Metric::Euclidean),
-];
+const METRICS: [(&str, Metric); 3] =
+    [("cos", Metric::Cosine), ("dot", Metric::InnerProduct), ("far", Metric::Euclidean)];
 
 /// What the store should hold.
 #[derive(Default)]
@@ -24,10 +20,7 @@ struct Model {
 }
 
 fn random_item(random: &mut Random) -> Item {
-    let mut item = Item::new(
-        format!("id-{}", random.below(60)),
-        ["image", "text"][random.below(2) as usize],
-    );
+    let mut item = Item::new(format!("id-{}", random.below(60)), ["image", "text"][random.below(2) as usize]);
     item.metadata.insert("n".to_owned(), json!(random.below(5)));
     item
 }
@@ -38,19 +31,8 @@ fn random_vectors(random: &mut Random) -> Vec<VectorRecord> {
         // None, one or several.
         for part in 0..random.below(4).saturating_sub(1) {
             // Few distinct values, so that equal vectors are common.
-            let values = (0..DIMENSION)
-                .map(|i| {
-                    if i == 0 {
-                        1.0
-                    } else {
-                        random.below(3) as f32 - 1.0
-                    }
-                })
-                .collect();
-            vectors.push(VectorRecord {
-                part: part as u32,
-                ..record(name, values)
-            });
+            let values = (0..DIMENSION).map(|i| if i == 0 { 1.0 } else { random.below(3) as f32 - 1.0 }).collect();
+            vectors.push(VectorRecord { part: part as u32, ..record(name, values) });
         }
     }
     vectors
@@ -64,18 +46,13 @@ impl Model {
             14 => {
                 let item = random_item(random);
                 let known = self.items.get_mut(&item.id);
-                assert_eq!(
-                    store.touch(std::slice::from_ref(&item)).unwrap(),
-                    usize::from(known.is_some())
-                );
+                assert_eq!(store.touch(std::slice::from_ref(&item)).unwrap(), usize::from(known.is_some()));
                 if let Some(known) = known {
                     known.item = item;
                 }
             }
             15..=18 => {
-                let ids: Vec<_> = (0..random.below(6))
-                    .map(|_| random_item(random).id)
-                    .collect();
+                let ids: Vec<_> = (0..random.below(6)).map(|_| random_item(random).id).collect();
                 let before = self.items.len();
                 ids.iter().for_each(|id| drop(self.items.remove(id)));
                 assert_eq!(store.remove(&ids).unwrap(), before - self.items.len());
@@ -88,17 +65,9 @@ impl Model {
         let mut batch = BTreeMap::new();
         for _ in 0..random.below(8) {
             let item = random_item(random);
-            batch.insert(
-                item.id.clone(),
-                ItemVectors {
-                    item,
-                    vectors: random_vectors(random),
-                },
-            );
+            batch.insert(item.id.clone(), ItemVectors { item, vectors: random_vectors(random) });
         }
-        store
-            .upsert(&batch.values().cloned().collect::<Vec<_>>())
-            .unwrap();
+        store.upsert(&batch.values().cloned().collect::<Vec<_>>()).unwrap();
         self.items.extend(batch);
     }
 
@@ -110,39 +79,21 @@ impl Model {
             return;
         };
         result.unwrap();
-        known
-            .vectors
-            .retain(|old| vectors.iter().all(|new| new.field != old.field));
+        known.vectors.retain(|old| vectors.iter().all(|new| new.field != old.field));
         known.vectors.extend(vectors);
     }
 
     fn check(&self, store: &LocalStore, random: &mut Random) {
         let mut listed = store.list(&Default::default()).unwrap();
         listed.sort_by(|a, b| a.item.id.cmp(&b.item.id));
-        assert!(
-            listed
-                .iter()
-                .map(|stored| &stored.item)
-                .eq(self.items.values().map(|entry| &entry.item))
-        );
+        assert!(listed.iter().map(|stored| &stored.item).eq(self.items.values().map(|entry| &entry.item)));
         for (name, metric) in METRICS {
             let query: Vec<_> = (0..DIMENSION).map(|_| random.value()).collect();
             let of_field = |entry: &&VectorRecord| entry.field == name;
             let vectors = self.items.iter().flat_map(|(id, entry)| {
-                entry
-                    .vectors
-                    .iter()
-                    .filter(of_field)
-                    .map(move |record| (id.as_str(), &record.vector[..]))
+                entry.vectors.iter().filter(of_field).map(move |record| (id.as_str(), &record.vector[..]))
             });
-            assert_search_is_exact(
-                store,
-                name,
-                metric,
-                1 + random.below(20) as usize,
-                &query,
-                vectors,
-            );
+            assert_search_is_exact(store, name, metric, 1 + random.below(20) as usize, &query, vectors);
         }
         self.check_filtered(store, random);
     }
@@ -152,16 +103,9 @@ impl Model {
         let filter = Filter::equals(FilterPath::metadata("n"), n);
         let matches = |entry: &&ItemVectors| entry.item.metadata["n"] == json!(n);
         let expected = self.items.values().filter(matches);
-        assert_eq!(
-            store.count(Some(&filter)).unwrap(),
-            expected.clone().count() as u64
-        );
-        let expected =
-            expected.filter(|entry| entry.vectors.iter().any(|record| record.field == "dot"));
-        let request = SearchRequest {
-            filter: Some(filter),
-            ..SearchRequest::new("dot", vec![1.0; DIMENSION], 100)
-        };
+        assert_eq!(store.count(Some(&filter)).unwrap(), expected.clone().count() as u64);
+        let expected = expected.filter(|entry| entry.vectors.iter().any(|record| record.field == "dot"));
+        let request = SearchRequest { filter: Some(filter), ..SearchRequest::new("dot", vec![1.0; DIMENSION], 100) };
         let hits = store.search(&request).unwrap().remove(0);
         let mut ids: Vec<_> = hits.iter().map(|hit| &hit.item.id).collect();
         ids.sort_unstable();

@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use crossmodal_store::{
-    Field, Hit, Item, ItemVectors, LocalStore, Metric, OpenOptions, SearchRequest, SpaceRef,
-    VectorRecord, VectorStore,
+    Field, Hit, Item, ItemVectors, LocalStore, Metric, OpenOptions, SearchRequest, SpaceRef, VectorRecord, VectorStore,
 };
 
 /// Small, fast and repeatable.
@@ -40,22 +39,12 @@ impl Random {
 }
 
 pub fn space(model: &str) -> SpaceRef {
-    let id = model.bytes().fold(7u128, |id, byte| {
-        id.wrapping_mul(0x0100_0000_01b3).wrapping_add(byte.into())
-    });
-    SpaceRef {
-        id: format!("{id:032x}"),
-        model: model.to_owned(),
-    }
+    let id = model.bytes().fold(7u128, |id, byte| id.wrapping_mul(0x0100_0000_01b3).wrapping_add(byte.into()));
+    SpaceRef { id: format!("{id:032x}"), model: model.to_owned() }
 }
 
 pub fn field(name: &str, dimension: usize, metric: Metric) -> Field {
-    Field {
-        name: name.to_owned(),
-        space: space("model"),
-        dimension,
-        metric,
-    }
+    Field { name: name.to_owned(), space: space("model"), dimension, metric }
 }
 
 pub fn record(field: &str, vector: Vec<f32>) -> VectorRecord {
@@ -72,17 +61,13 @@ pub fn record(field: &str, vector: Vec<f32>) -> VectorRecord {
 }
 
 pub fn entry(id: &str, field: &str, vector: Vec<f32>) -> ItemVectors {
-    ItemVectors {
-        item: Item::new(id, "image"),
-        vectors: vec![record(field, vector)],
-    }
+    ItemVectors { item: Item::new(id, "image"), vectors: vec![record(field, vector)] }
 }
 
 /// `n` items with one vector each.
 pub fn entries(field: &str, dimension: usize, ids: std::ops::Range<usize>) -> Vec<ItemVectors> {
     let vector = |id: usize| Random::new(id as u64).vector(dimension);
-    ids.map(|id| entry(&format!("item-{id}"), field, vector(id)))
-        .collect()
+    ids.map(|id| entry(&format!("item-{id}"), field, vector(id))).collect()
 }
 
 pub fn open_write(folder: &Path) -> LocalStore {
@@ -106,8 +91,7 @@ pub fn exact_score(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
     let pairs = || a.iter().zip(b).map(|(a, b)| (f64::from(*a), f64::from(*b)));
     let dot: f64 = pairs().map(|(a, b)| a * b).sum();
     let lengths = || {
-        let (aa, bb): (f64, f64) =
-            pairs().fold((0.0, 0.0), |sum, (a, b)| (sum.0 + a * a, sum.1 + b * b));
+        let (aa, bb): (f64, f64) = pairs().fold((0.0, 0.0), |sum, (a, b)| (sum.0 + a * a, sum.1 + b * b));
         (aa * bb).sqrt()
     };
     match metric {
@@ -132,28 +116,14 @@ pub fn assert_search_is_exact<'a>(
         let best = expected.entry(id).or_insert(score);
         *best = best.max(score);
     }
-    let hits = store
-        .search(&SearchRequest::new(field, query.to_vec(), k))
-        .unwrap()
-        .remove(0);
+    let hits = store.search(&SearchRequest::new(field, query.to_vec(), k)).unwrap().remove(0);
     assert_eq!(hits.len(), k.min(expected.len()));
     let mut ranked: Vec<f64> = expected.values().copied().collect();
     ranked.sort_by(|a, b| b.total_cmp(a));
     for (hit, score) in hits.iter().zip(ranked) {
-        let own = *expected
-            .get(hit.item.id.as_str())
-            .unwrap_or_else(|| panic!("{} should not exist", hit.item.id));
-        assert!(
-            (f64::from(hit.score) - own).abs() < 1e-4,
-            "{}: {} is not {own}",
-            hit.item.id,
-            hit.score
-        );
-        assert!(
-            (f64::from(hit.score) - score).abs() < 1e-4,
-            "{} is not the best left, {score}",
-            hit.score
-        );
+        let own = *expected.get(hit.item.id.as_str()).unwrap_or_else(|| panic!("{} should not exist", hit.item.id));
+        assert!((f64::from(hit.score) - own).abs() < 1e-4, "{}: {} is not {own}", hit.item.id, hit.score);
+        assert!((f64::from(hit.score) - score).abs() < 1e-4, "{} is not the best left, {score}", hit.score);
     }
     let mut ids = hit_ids(&hits);
     ids.sort_unstable();

@@ -19,9 +19,7 @@ struct CodePage {
 /// In the order in which they are tried. The first is Latin-1.
 static CODE_PAGES: LazyLock<Vec<CodePage>> = LazyLock::new(|| {
     let mut latin_1 = [0; 128];
-    (0x80..)
-        .zip(&mut latin_1)
-        .for_each(|(code, entry)| *entry = code);
+    (0x80..).zip(&mut latin_1).for_each(|(code, entry)| *entry = code);
     let windows = [
         &code_pages::WINDOWS_1252,
         &code_pages::WINDOWS_1251,
@@ -40,14 +38,9 @@ static CODE_PAGES: LazyLock<Vec<CodePage>> = LazyLock::new(|| {
 
 impl CodePage {
     fn new(upper_half: &[u16; 128], lossy: bool, restores_a0: bool) -> Self {
-        let bytes = (0x80u8..)
-            .zip(upper_half)
-            .filter_map(|(byte, code)| Some((char::from_u32(u32::from(*code))?, byte)));
-        Self {
-            bytes: bytes.collect(),
-            lossy,
-            restores_a0,
-        }
+        let bytes =
+            (0x80u8..).zip(upper_half).filter_map(|(byte, code)| Some((char::from_u32(u32::from(*code))?, byte)));
+        Self { bytes: bytes.collect(), lossy, restores_a0 }
     }
 
     fn encode(&self, text: &str) -> Option<Vec<u8>> {
@@ -92,21 +85,13 @@ fn fix_once(text: &str) -> Option<String> {
 /// The text as it would have been if bytes of this code page had been read as UTF-8.
 fn reread(text: &str, page: &CodePage) -> Option<String> {
     let mut bytes = page.encode(text)?;
-    if page.restores_a0
-        && (0..bytes.len()).any(|at| match_length(SPACE_FOR_A0, &bytes[at..]).is_some())
-    {
+    if page.restores_a0 && (0..bytes.len()).any(|at| match_length(SPACE_FOR_A0, &bytes[at..]).is_some()) {
         bytes = restore_a0(&bytes);
     }
     if page.lossy {
-        bytes = replace(LOST_BYTES, &bytes, |_, out| {
-            out.extend("\u{FFFD}".as_bytes())
-        });
+        bytes = replace(LOST_BYTES, &bytes, |_, out| out.extend("\u{FFFD}".as_bytes()));
     }
-    if bytes.contains(&0xED) || bytes.contains(&0xC0) {
-        decode_variants(&bytes)
-    } else {
-        String::from_utf8(bytes).ok()
-    }
+    if bytes.contains(&0xED) || bytes.contains(&0xC0) { decode_variants(&bytes) } else { String::from_utf8(bytes).ok() }
 }
 
 /// Repairs the parts that are garbled on their own, for text that was joined from pieces in several encodings.
@@ -137,9 +122,7 @@ fn latin_1_as_windows_1252(text: &str) -> Option<String> {
 /// Gives control characters 80 to 9F their meaning in Windows-1252.
 pub(super) fn fix_c1_controls(text: &str) -> String {
     let fix = |c: char| match c {
-        '\u{80}'..='\u{9F}' => {
-            char::from_u32(u32::from(code_pages::WINDOWS_1252[c as usize - 0x80])).unwrap_or(c)
-        }
+        '\u{80}'..='\u{9F}' => char::from_u32(u32::from(code_pages::WINDOWS_1252[c as usize - 0x80])).unwrap_or(c),
         _ => c,
     };
     text.chars().map(fix).collect()
@@ -164,16 +147,7 @@ const FIRST_OF_4: ByteSet = &[(0xF0, 0xF4)];
 
 /// UTF-8 whose byte A0 became a plain space, where the character meant is a likely one. The first alternative that matches counts.
 const SPACE_FOR_A0: &[&[ByteSet]] = &[
-    &[
-        &[
-            (0xC2, 0xC3),
-            (0xC5, 0xC5),
-            (0xCE, 0xCE),
-            (0xD0, 0xD0),
-            (0xD9, 0xD9),
-        ],
-        SPACE,
-    ],
+    &[&[(0xC2, 0xC3), (0xC5, 0xC5), (0xCE, 0xCE), (0xD0, 0xD0), (0xD9, 0xD9)], SPACE],
     &[&[(0xE2, 0xE3)], SPACE, CONTINUATION_BUT_85_A0],
     &[&[(0xE0, 0xE3)], CONTINUATION_BUT_85_A0, SPACE],
     &[F0, SPACE, CONTINUATION, CONTINUATION],
@@ -185,56 +159,20 @@ const SPACE_FOR_A0: &[&[ByteSet]] = &[
 const LOST_BYTES: &[&[ByteSet]] = &[
     &[&[(0xC2, 0xDF)], LOST],
     &[&[(0xC2, 0xC3)], &[(0x3F, 0x3F)]],
-    &[
-        ED,
-        HIGH_SURROGATE,
-        LOST_OR_MARK,
-        ED,
-        LOW_SURROGATE,
-        ANY_LOST_OR_CONTINUATION,
-    ],
-    &[
-        ED,
-        HIGH_SURROGATE,
-        ANY_LOST_OR_CONTINUATION,
-        ED,
-        LOW_SURROGATE,
-        LOST_OR_MARK,
-    ],
+    &[ED, HIGH_SURROGATE, LOST_OR_MARK, ED, LOW_SURROGATE, ANY_LOST_OR_CONTINUATION],
+    &[ED, HIGH_SURROGATE, ANY_LOST_OR_CONTINUATION, ED, LOW_SURROGATE, LOST_OR_MARK],
     &[FIRST_OF_3, LOST_OR_MARK, LOST_OR_CONTINUATION],
     &[FIRST_OF_3, LOST_OR_CONTINUATION, LOST_OR_MARK],
-    &[
-        FIRST_OF_4,
-        LOST_OR_MARK,
-        LOST_OR_CONTINUATION,
-        LOST_OR_CONTINUATION,
-    ],
-    &[
-        FIRST_OF_4,
-        LOST_OR_CONTINUATION,
-        LOST_OR_MARK,
-        LOST_OR_CONTINUATION,
-    ],
-    &[
-        FIRST_OF_4,
-        LOST_OR_CONTINUATION,
-        LOST_OR_CONTINUATION,
-        LOST_OR_MARK,
-    ],
+    &[FIRST_OF_4, LOST_OR_MARK, LOST_OR_CONTINUATION, LOST_OR_CONTINUATION],
+    &[FIRST_OF_4, LOST_OR_CONTINUATION, LOST_OR_MARK, LOST_OR_CONTINUATION],
+    &[FIRST_OF_4, LOST_OR_CONTINUATION, LOST_OR_CONTINUATION, LOST_OR_MARK],
     &[LOST],
 ];
 
 fn match_length(patterns: &[&[ByteSet]], bytes: &[u8]) -> Option<usize> {
-    let accepts = |set: &ByteSet, byte: &u8| {
-        set.iter()
-            .any(|(first, last)| (first..=last).contains(&byte))
-    };
+    let accepts = |set: &ByteSet, byte: &u8| set.iter().any(|(first, last)| (first..=last).contains(&byte));
     let matches = |pattern: &&&[ByteSet]| {
-        pattern.len() <= bytes.len()
-            && pattern
-                .iter()
-                .zip(bytes)
-                .all(|(set, byte)| accepts(set, byte))
+        pattern.len() <= bytes.len() && pattern.iter().zip(bytes).all(|(set, byte)| accepts(set, byte))
     };
     patterns.iter().find(matches).map(|pattern| pattern.len())
 }
@@ -263,21 +201,14 @@ fn restore_a0(bytes: &[u8]) -> Vec<u8> {
         spaced.push(bytes[at]);
         if let Some(rest) = bytes[at..].strip_prefix(b"\xC3 ") {
             let joined: [&[u8]; 5] = [b" ", b"quele", b"quela", b"quilo", b"s "];
-            if !joined
-                .iter()
-                .any(|continuation| rest.starts_with(continuation))
-            {
+            if !joined.iter().any(|continuation| rest.starts_with(continuation)) {
                 spaced.push(0xA0);
             }
         }
         at += 1;
     }
     replace(SPACE_FOR_A0, &spaced, |matched, out| {
-        out.extend(
-            matched
-                .iter()
-                .map(|byte| if *byte == 0x20 { 0xA0 } else { *byte }),
-        )
+        out.extend(matched.iter().map(|byte| if *byte == 0x20 { 0xA0 } else { *byte }))
     })
 }
 
@@ -304,21 +235,11 @@ fn decode_variants(bytes: &[u8]) -> Option<String> {
 fn variant_character(bytes: &[u8]) -> Option<(char, usize)> {
     match bytes {
         [0xC0, 0x80, ..] | [0xC0, b'\n'] => Some(('\0', 2)),
-        [
-            0xED,
-            b1 @ 0xA0..=0xAF,
-            b2 @ 0x80..=0xBF,
-            0xED,
-            b4 @ 0xB0..=0xBF,
-            b5,
-            rest @ ..,
-        ] if (0x80..=0xBF).contains(b5) || (*b5 == b'\n' && rest.is_empty()) => {
+        [0xED, b1 @ 0xA0..=0xAF, b2 @ 0x80..=0xBF, 0xED, b4 @ 0xB0..=0xBF, b5, rest @ ..]
+            if (0x80..=0xBF).contains(b5) || (*b5 == b'\n' && rest.is_empty()) =>
+        {
             let bits = |byte: &u8, mask: u8, shift: u32| u32::from(byte & mask) << shift;
-            let code = 0x1_0000
-                + bits(b1, 0x0F, 16)
-                + bits(b2, 0x3F, 10)
-                + bits(b4, 0x0F, 6)
-                + bits(b5, 0x3F, 0);
+            let code = 0x1_0000 + bits(b1, 0x0F, 16) + bits(b2, 0x3F, 10) + bits(b4, 0x0F, 6) + bits(b5, 0x3F, 0);
             char::from_u32(code).map(|c| (c, 6))
         }
         _ => None,

@@ -16,8 +16,7 @@ use super::html;
 /// Characters after which even a line without a line feed is cut, to bound the work on one piece.
 const MAX_SEGMENT: usize = 1_000_000;
 
-static ENTITY: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"&#?[0-9A-Za-z]{1,24};").expect("a valid pattern"));
+static ENTITY: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"&#?[0-9A-Za-z]{1,24};").expect("a valid pattern"));
 static TERMINAL_ESCAPE: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"\x1B\[[\d;]*[a-zA-Z]").expect("a valid pattern"));
 
@@ -31,10 +30,7 @@ pub(super) fn fix_text(text: &str) -> Cow<'_, str> {
     for line in text.split_inclusive('\n') {
         let mut rest = line;
         while !rest.is_empty() {
-            let end = rest
-                .char_indices()
-                .nth(MAX_SEGMENT)
-                .map_or(rest.len(), |(at, _)| at);
+            let end = rest.char_indices().nth(MAX_SEGMENT).map_or(rest.len(), |(at, _)| at);
             let (segment, tail) = rest.split_at(end);
             decode_entities &= !segment.contains('<');
             out.push_str(&fix_segment(segment, decode_entities));
@@ -46,26 +42,17 @@ pub(super) fn fix_text(text: &str) -> Cow<'_, str> {
 
 /// Whether the text is plain ASCII that no rule touches, as most text is.
 fn is_sound(text: &str) -> bool {
-    text.bytes()
-        .all(|byte| matches!(byte, b'\t' | b'\n' | 0x0C | 0x20..=0x7E) && byte != b'&')
+    text.bytes().all(|byte| matches!(byte, b'\t' | b'\n' | 0x0C | 0x20..=0x7E) && byte != b'&')
 }
 
 fn fix_segment(segment: &str, decode_entities: bool) -> String {
     let mut text = segment.to_string();
     loop {
-        let mut fixed = if decode_entities {
-            unescape_entities(&text)
-        } else {
-            text.clone()
-        };
+        let mut fixed = if decode_entities { unescape_entities(&text) } else { text.clone() };
         fixed = encoding::fix_encoding(&fixed);
         fixed = encoding::fix_c1_controls(&fixed);
-        fixed = fixed
-            .chars()
-            .fold(String::with_capacity(fixed.len()), expand_ligature);
-        fixed = fixed
-            .chars()
-            .fold(String::with_capacity(fixed.len()), normalise_width);
+        fixed = fixed.chars().fold(String::with_capacity(fixed.len()), expand_ligature);
+        fixed = fixed.chars().fold(String::with_capacity(fixed.len()), normalise_width);
         fixed = fixed.chars().map(uncurl_quote).collect();
         fixed = fix_line_breaks(&fixed);
         fixed = TERMINAL_ESCAPE.replace_all(&fixed, "").into_owned();
@@ -80,11 +67,7 @@ fn fix_segment(segment: &str, decode_entities: bool) -> String {
 
 /// Decodes unambiguous entities only: those that end in a semicolon, besides fully upper-case spellings of lower-case names.
 fn unescape_entities(text: &str) -> String {
-    ENTITY
-        .replace_all(text, |matched: &regex::Captures<'_>| {
-            decode_entity(&matched[0])
-        })
-        .into_owned()
+    ENTITY.replace_all(text, |matched: &regex::Captures<'_>| decode_entity(&matched[0])).into_owned()
 }
 
 fn decode_entity(written: &str) -> String {
@@ -94,17 +77,11 @@ fn decode_entity(written: &str) -> String {
     }
     if name.starts_with('#') {
         let decoded = html::unescape(written);
-        return if decoded.contains(';') {
-            written.to_string()
-        } else {
-            decoded.into_owned()
-        };
+        return if decoded.contains(';') { written.to_string() } else { decoded.into_owned() };
     }
     let lower = name.to_ascii_lowercase();
     match html::entity(&lower) {
-        Some(value) if lower.to_ascii_uppercase() == name && html::unescape(written) == written => {
-            value.to_uppercase()
-        }
+        Some(value) if lower.to_ascii_uppercase() == name && html::unescape(written) == written => value.to_uppercase(),
         _ => written.to_string(),
     }
 }
@@ -157,8 +134,7 @@ fn uncurl_quote(c: char) -> char {
 }
 
 fn fix_line_breaks(text: &str) -> String {
-    text.replace("\r\n", "\n")
-        .replace(['\r', '\u{2028}', '\u{2029}', '\u{85}'], "\n")
+    text.replace("\r\n", "\n").replace(['\r', '\u{2028}', '\u{2029}', '\u{85}'], "\n")
 }
 
 /// Control characters without a displayed effect. White space, joiners, direction marks and tags are not among them.
@@ -187,10 +163,7 @@ mod tests {
             ("&lt;b&gt; P&EACUTE;REZ &amp", "<b> PÉREZ &amp"),
             ("<i> &lt;", "<i> &lt;"),
             ("“ﬁne” ‘ＡＢ’ ﾊﾟ", "\"fine\" 'AB' パ"),
-            (
-                "a\r\nb\u{2028}c\u{1B}[31mred\u{1B}[0m\u{0}\u{FEFF}",
-                "a\nb\ncred",
-            ),
+            ("a\r\nb\u{2028}c\u{1B}[31mred\u{1B}[0m\u{0}\u{FEFF}", "a\nb\ncred"),
             ("â€œ lost â€�", "\" lost \u{FFFD}"),
             ("Cafe\u{301}", "Café"),
             ("nothing to do", "nothing to do"),

@@ -179,21 +179,14 @@ static CLASSES: LazyLock<Vec<Class>> = LazyLock::new(|| {
     let mut table = vec![0; 0x2700];
     for (class, ranges) in RANGES {
         for &(first, last) in *ranges {
-            (first..=last)
-                .filter(|code| *code < 0x2700)
-                .for_each(|code| table[code as usize] |= class);
+            (first..=last).filter(|code| *code < 0x2700).for_each(|code| table[code as usize] |= class);
         }
     }
-    (0..0x2700)
-        .filter_map(char::from_u32)
-        .filter(|c| is_space(*c))
-        .for_each(|c| table[c as usize] |= SPACE);
+    (0..0x2700).filter_map(char::from_u32).filter(|c| is_space(*c)).for_each(|c| table[c as usize] |= SPACE);
     for byte in 0x80..=0xFFu8 {
         let role = utf8_role(byte);
         table[usize::from(byte)] |= role;
-        LATIN_LIKE
-            .iter()
-            .for_each(|page| table[usize::from(page[usize::from(byte - 0x80)])] |= role);
+        LATIN_LIKE.iter().for_each(|page| table[usize::from(page[usize::from(byte - 0x80)])] |= role);
     }
     for c in HONEST_CONTINUATIONS.chars() {
         table[c as usize] |= CONTINUATION;
@@ -238,10 +231,7 @@ impl Accepts {
 
 /// Whether the text holds a sequence that hardly occurs in text that was read in the right encoding.
 pub(super) fn is_bad(text: &str) -> bool {
-    if text
-        .strip_prefix(['Ã', 'Â'])
-        .is_some_and(|rest| rest.starts_with(' '))
-    {
+    if text.strip_prefix(['Ã', 'Â']).is_some_and(|rest| rest.starts_with(' ')) {
         return true;
     }
     let chars: Vec<(char, Class)> = text.chars().map(|c| (c, class(c))).collect();
@@ -249,11 +239,7 @@ pub(super) fn is_bad(text: &str) -> bool {
 }
 
 fn follows(rule: &[Accepts], chars: &[(char, Class)]) -> bool {
-    rule.len() <= chars.len()
-        && rule
-            .iter()
-            .zip(chars)
-            .all(|(accepts, &(c, classes))| accepts.accepts(c, classes))
+    rule.len() <= chars.len() && rule.iter().zip(chars).all(|(accepts, &(c, classes))| accepts.accepts(c, classes))
 }
 
 /// Byte ranges of the runs that look like UTF-8 read in a Latin-like encoding, each as long as possible. A run doesn't begin
@@ -281,12 +267,8 @@ pub(super) fn utf8_like_runs(text: &str) -> Vec<std::ops::Range<usize>> {
 /// Length of the UTF-8 sequence that these characters look like.
 fn utf8_like_unit(chars: &[(usize, Class)]) -> Option<usize> {
     let first = chars.first()?.1;
-    let length = [(FIRST_OF_2, 2), (FIRST_OF_3, 3), (FIRST_OF_4, 4)]
-        .into_iter()
-        .find(|(class, _)| first & class != 0)?
-        .1;
+    let length =
+        [(FIRST_OF_2, 2), (FIRST_OF_3, 3), (FIRST_OF_4, 4)].into_iter().find(|(class, _)| first & class != 0)?.1;
     let rest = chars.get(1..length)?;
-    rest.iter()
-        .all(|(_, class)| class & CONTINUATION != 0)
-        .then_some(length)
+    rest.iter().all(|(_, class)| class & CONTINUATION != 0).then_some(length)
 }
