@@ -35,7 +35,8 @@ fn metadata() -> serde_json::Value {
 }
 
 fn sources() -> Vec<PathBuf> {
-    let output = Command::new("git").args(["ls-files", "-co", "--exclude-standard", "*.rs"]).current_dir(root()).output();
+    let output =
+        Command::new("git").args(["ls-files", "-co", "--exclude-standard", "*.rs"]).current_dir(root()).output();
     match output {
         Ok(output) if output.status.success() && !output.stdout.is_empty() => {
             let names = String::from_utf8(output.stdout).expect("file names are UTF-8");

@@ -40,7 +40,8 @@ impl Classifier {
         let templates = if templates.is_empty() { &bare } else { templates };
         let mut vectors = Vec::with_capacity(labels.len());
         for label in labels {
-            let prompts: Vec<Input> = templates.iter().map(|template| Input::text(template.replace("{}", label))).collect();
+            let prompts: Vec<Input> =
+                templates.iter().map(|template| Input::text(template.replace("{}", label))).collect();
             vectors.push(mean(&model.embed(&prompts)?)?);
         }
         Ok(Self { labels: labels.to_vec(), vectors, scale: rule.scale, bias: rule.bias, rule: rule.probability })

@@ -41,6 +41,13 @@ impl Mode {
         Self(options)
     }
 
+    /// Also where vectors are lost: their items are marked so that the next ingestion embeds them again.
+    #[must_use]
+    pub fn repairing(mut self) -> Self {
+        self.0.repair = true;
+        self
+    }
+
     /// To be written; it must exist.
     #[must_use]
     pub fn existing(mut self) -> Self {
@@ -120,8 +127,12 @@ impl Collection {
     /// The collection holds vectors of another space; the message names both models.
     pub fn adopt(&self, model: &dyn Embedder) -> Result<SpaceRef> {
         let space = space_of(model)?;
-        let field =
-            Field { name: DEFAULT_FIELD.into(), space: space.clone(), dimension: model.dimension(), metric: Metric::Cosine };
+        let field = Field {
+            name: DEFAULT_FIELD.into(),
+            space: space.clone(),
+            dimension: model.dimension(),
+            metric: Metric::Cosine,
+        };
         self.store.ensure_field(&field)?;
         if self.model_name()?.is_none() {
             self.store.set_setting(MODEL_SETTING, &Value::String(model.info().name.clone()))?;
@@ -156,7 +167,8 @@ impl Collection {
                 return Err(Error::Invalid("the query is empty: give some words, a picture or an item".into()));
             }
         }
-        let prepared = query.inputs.iter().map(|input| model.prepare(input)).collect::<crossmodal_models::Result<_>>()?;
+        let prepared =
+            query.inputs.iter().map(|input| model.prepare(input)).collect::<crossmodal_models::Result<_>>()?;
         let mut parts: Vec<Vec<f32>> =
             model.encode(prepared, &CancelToken::new())?.into_iter().map(|embedding| embedding.unit).collect();
         for id in &query.like {
@@ -202,8 +214,12 @@ impl Collection {
         let mut matching = matching.by_ref().filter(|id| id.ends_with(&end));
         match (matching.next(), matching.next()) {
             (Some(id), None) => Ok(id),
-            (Some(a), Some(b)) => Err(Error::Invalid(format!("{name:?} may be {a:?}, {b:?} or others; give the whole id"))),
-            (None, _) => Err(Error::NotFound(format!("no item {name:?} in the collection; `collection list` shows them"))),
+            (Some(a), Some(b)) => {
+                Err(Error::Invalid(format!("{name:?} may be {a:?}, {b:?} or others; give the whole id")))
+            }
+            (None, _) => {
+                Err(Error::NotFound(format!("no item {name:?} in the collection; `collection list` shows them")))
+            }
         }
     }
 

@@ -37,9 +37,8 @@ pub fn embed_each(
         if chunk.is_empty() {
             return Ok(());
         }
-        let prepare = |(place, input): (usize, Result<Input>)| {
-            (place, input.and_then(|input| Ok(model.prepare(&input)?)))
-        };
+        let prepare =
+            |(place, input): (usize, Result<Input>)| (place, input.and_then(|input| Ok(model.prepare(&input)?)));
         let prepared: Vec<_> = chunk.into_par_iter().map(prepare).collect();
         let (mut places, mut batch, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         for (place, result) in prepared {

@@ -170,7 +170,8 @@ mod tests {
         std::fs::write(root.join("bare"), b"\xff\xd8\xff\xe0 0123456789abcdef").unwrap();
         std::fs::write(root.join("README"), b"plain words, no picture").unwrap();
         let found = find(&[root.clone(), root.join("a.png"), root.join("sub")]).unwrap();
-        let names: Vec<_> = found.files.iter().map(|file| file.strip_prefix(&root).unwrap().to_str().unwrap()).collect();
+        let names: Vec<_> =
+            found.files.iter().map(|file| file.strip_prefix(&root).unwrap().to_str().unwrap()).collect();
         assert_eq!(names, ["a.png", "b.JPG", "bare", "sub/c.webp"]);
         assert_eq!(found.others, 2);
     }

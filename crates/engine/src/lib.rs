@@ -30,12 +30,12 @@ mod similarity;
 
 pub use collection::{Collection, DEFAULT_FIELD, Mode, Query};
 pub use crossmodal_models::{
-    CancelToken, Content, Device, Embedder, Embedding, Input, LoadOptions, Modality, ModelEvent, ModelEvents, ModelInfo,
-    Precision, ProbabilityRule, Role, SpaceId, load, load_clip, media, registry, source, verify,
+    CancelToken, Content, Device, Embedder, Embedding, Input, LoadOptions, Modality, ModelEvent, ModelEvents,
+    ModelInfo, Precision, ProbabilityRule, Role, SpaceId, load, load_clip, media, registry, source, verify,
 };
 pub use crossmodal_store::{
-    CollectionInfo, CompactReport, Comparison, FieldInfo, Filter, FilterPath, FilterValue, Hit, Item, ListRequest, Problem,
-    ProblemKind, Source, StoreError, StoredItem, VerifyReport as CollectionReport,
+    CollectionInfo, CompactReport, Comparison, FieldInfo, Filter, FilterPath, FilterValue, Hit, Item, ListRequest,
+    Problem, ProblemKind, Source, StoreError, StoredItem, VerifyReport as CollectionReport,
 };
 pub use embed::{embed_each, read_input};
 pub use error::{Error, ErrorKind, Result};

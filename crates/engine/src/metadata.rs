@@ -32,7 +32,13 @@ impl Metadata {
             "tsv" => csv_rows(path, text, b'\t')?,
             "jsonl" | "ndjson" => json_lines(path, text)?,
             "json" => json_array(path, text)?,
-            other => return Err(wrong(path, 1, format!("a metadata file ending in {other:?}, expected csv, tsv, jsonl or json"))),
+            other => {
+                return Err(wrong(
+                    path,
+                    1,
+                    format!("a metadata file ending in {other:?}, expected csv, tsv, jsonl or json"),
+                ));
+            }
         };
         let mut metadata = Self::default();
         for (line, row) in rows {
@@ -69,7 +75,10 @@ impl Metadata {
     pub fn of(&self, file: &Path, roots: &[std::path::PathBuf]) -> Option<&Map<String, Value>> {
         let below = roots.iter().filter_map(|root| file.strip_prefix(root).ok());
         let name = file.file_name().map(Path::new);
-        std::iter::once(file).chain(below).chain(name).find_map(|candidate| self.rows.get(&*candidate.to_string_lossy()))
+        std::iter::once(file)
+            .chain(below)
+            .chain(name)
+            .find_map(|candidate| self.rows.get(&*candidate.to_string_lossy()))
     }
 }
 
@@ -109,7 +118,8 @@ fn json_lines(path: &Path, text: &str) -> Result<Vec<(u64, Map<String, Value>)>>
     lines
         .map(|(number, line)| {
             let number = number as u64 + 1;
-            let row = serde_json::from_str(line).map_err(|error| wrong(path, number, format!("not a JSON object: {error}")))?;
+            let row = serde_json::from_str(line)
+                .map_err(|error| wrong(path, number, format!("not a JSON object: {error}")))?;
             Ok((number, row))
         })
         .collect()

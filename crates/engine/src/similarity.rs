@@ -35,9 +35,9 @@ pub fn similarity(model: &dyn Embedder, pictures: &[Input], texts: &[Input]) -> 
     let logits = rule.map(|rule| -> Vec<Vec<f32>> {
         cosines.iter().map(|row| row.iter().map(|cosine| cosine * rule.scale + rule.bias).collect()).collect()
     });
-    let probabilities = rule.zip(logits.as_ref()).map(|(rule, logits)| {
-        logits.iter().map(|row| probabilities(row, rule.probability)).collect()
-    });
+    let probabilities = rule
+        .zip(logits.as_ref())
+        .map(|(rule, logits)| logits.iter().map(|row| probabilities(row, rule.probability)).collect());
     Ok(Similarity { cosines, logits, probabilities, rule: rule.map(|rule| rule.probability) })
 }
 

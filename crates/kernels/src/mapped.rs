@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Deref;
 use std::path::Path;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapOptions};
 
 /// A file mapped read-only into memory; derefs to its bytes. An empty file maps to an empty slice.
 #[derive(Debug)]
@@ -19,23 +19,31 @@ impl MappedFile {
     /// # Errors
     /// Any error of opening, inspecting or mapping the file.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        Self::from_file(&file)
+        Self::open_prefix(path, u64::MAX)
     }
 
-    /// Maps the whole of an open file at its current length.
+    /// Maps the first `length` bytes of `path`, or all of it where it is shorter. What lies behind them may be cut off or
+    /// overwritten while the mapping lives.
     ///
     /// # Errors
-    /// Any error of inspecting or mapping the file.
-    pub fn from_file(file: &File) -> io::Result<Self> {
-        if file.metadata()?.len() == 0 {
+    /// Any error of opening, inspecting or mapping the file.
+    pub fn open_prefix(path: &Path, length: u64) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let length = file.metadata()?.len().min(length);
+        let length = usize::try_from(length).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        Self::map(&file, length)
+    }
+
+    fn map(file: &File, length: usize) -> io::Result<Self> {
+        if length == 0 {
             return Ok(Self { map: None });
         }
-        // SAFETY: the mapping is private to this value and read-only. The files mapped here are checkpoints, which
-        // nobody rewrites in place while they are in use, and vector files, which are only ever appended to or
-        // replaced by rename, so the mapped range is neither truncated nor modified by this program. Every parser of
-        // mapped bytes validates what it reads and no value of a type with invalid bit patterns is made from them.
-        let map = unsafe { Mmap::map(file)? };
+        // SAFETY: the mapping is private to this value and read-only, and `length` bytes of the file exist. Two kinds of
+        // file are mapped: checkpoints, which nobody rewrites in place while they are in use, and the committed part of
+        // vector files, which this program only ever appends to, cuts behind, or replaces as a whole by rename; so
+        // nothing in the mapped range is truncated or modified by this program. Every parser of mapped bytes validates
+        // what it reads, and no value of a type with invalid bit patterns is made from them.
+        let map = unsafe { MmapOptions::new().len(length).map(file)? };
         Ok(Self { map: Some(map) })
     }
 }
@@ -61,6 +69,8 @@ mod tests {
         assert_eq!(&*MappedFile::open(&path).unwrap(), b"");
         File::create(&path).unwrap().write_all(b"abc").unwrap();
         assert_eq!(&*MappedFile::open(&path).unwrap(), b"abc");
+        assert_eq!(&*MappedFile::open_prefix(&path, 2).unwrap(), b"ab");
+        assert_eq!(&*MappedFile::open_prefix(&path, 0).unwrap(), b"");
         assert!(MappedFile::open(&dir.path().join("none")).is_err());
     }
 }

@@ -31,11 +31,7 @@ fn support(filter: Filter) -> f64 {
 }
 
 fn sinc(x: f64) -> f64 {
-    if x == 0.0 {
-        1.0
-    } else {
-        (x * PI).sin() / (x * PI)
-    }
+    if x == 0.0 { 1.0 } else { (x * PI).sin() / (x * PI) }
 }
 
 fn weight(filter: Filter, x: f64) -> f64 {
@@ -44,12 +40,8 @@ fn weight(filter: Filter, x: f64) -> f64 {
     match filter {
         Filter::Nearest => 0.0,
         Filter::Bilinear if distance < 1.0 => 1.0 - distance,
-        Filter::Bicubic if distance < 1.0 => {
-            ((A + 2.0) * distance - (A + 3.0)) * distance * distance + 1.0
-        }
-        Filter::Bicubic if distance < 2.0 => {
-            (((distance - 5.0) * distance + 8.0) * distance - 4.0) * A
-        }
+        Filter::Bicubic if distance < 1.0 => ((A + 2.0) * distance - (A + 3.0)) * distance * distance + 1.0,
+        Filter::Bicubic if distance < 2.0 => (((distance - 5.0) * distance + 8.0) * distance - 4.0) * A,
         Filter::Lanczos if (-3.0..3.0).contains(&x) => sinc(x) * sinc(x / 3.0),
         Filter::Bilinear | Filter::Bicubic | Filter::Lanczos => 0.0,
     }
@@ -62,11 +54,7 @@ impl Coefficients {
         let stretch = scale.max(1.0);
         let reach = support(filter) * stretch;
         let reciprocal = 1.0 / stretch;
-        let mut result = Self {
-            starts: Vec::with_capacity(range.len()),
-            weights: Vec::new(),
-            offsets: vec![0],
-        };
+        let mut result = Self { starts: Vec::with_capacity(range.len()), weights: Vec::new(), offsets: vec![0] };
         for position in range {
             let centre = (position as f64 + 0.5) * scale;
             // Truncation towards zero, as C casts do; a negative start becomes 0 either way.
@@ -80,9 +68,7 @@ impl Coefficients {
                 sum += value;
             }
             if sum != 0.0 {
-                result.weights[first..]
-                    .iter_mut()
-                    .for_each(|value| *value /= sum);
+                result.weights[first..].iter_mut().for_each(|value| *value /= sum);
             }
             result.starts.push(start);
             result.offsets.push(result.weights.len());
@@ -104,10 +90,7 @@ impl Coefficients {
 
     /// The first input position and the f64 weights of each output position.
     pub(crate) fn windows(&self) -> impl Iterator<Item = (usize, &[f64])> {
-        self.starts
-            .iter()
-            .zip(self.offsets.windows(2))
-            .map(|(start, ends)| (*start, &self.weights[ends[0]..ends[1]]))
+        self.starts.iter().zip(self.offsets.windows(2)).map(|(start, ends)| (*start, &self.weights[ends[0]..ends[1]]))
     }
 
     /// The weights in fixed point, rounded half away from zero, in the order of [`Self::windows`].
@@ -132,9 +115,6 @@ pub(crate) struct FixedWindows {
 impl FixedWindows {
     /// The first input position and the weights of each output position.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &[i32])> {
-        self.starts
-            .iter()
-            .zip(self.offsets.windows(2))
-            .map(|(start, ends)| (*start, &self.weights[ends[0]..ends[1]]))
+        self.starts.iter().zip(self.offsets.windows(2)).map(|(start, ends)| (*start, &self.weights[ends[0]..ends[1]]))
     }
 }

@@ -35,18 +35,11 @@ impl Plane<'_> {
     }
 
     fn copied<const C: usize>(&self) -> Vec<u8> {
-        self.rows
-            .clone()
-            .flat_map(|row| self.row::<C>(row))
-            .copied()
-            .collect()
+        self.rows.clone().flat_map(|row| self.row::<C>(row)).copied().collect()
     }
 
     /// Every row, convolved along the row; a copy if there are no coefficients.
-    pub(crate) fn horizontal<const C: usize>(
-        &self,
-        coefficients: Option<&Coefficients>,
-    ) -> Vec<u8> {
+    pub(crate) fn horizontal<const C: usize>(&self, coefficients: Option<&Coefficients>) -> Vec<u8> {
         let Some(coefficients) = coefficients else {
             return self.copied::<C>();
         };

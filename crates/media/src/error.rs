@@ -27,9 +27,7 @@ pub enum Error {
     #[error("the file is empty")]
     Empty,
     /// Not a format this crate reads.
-    #[error(
-        "not a picture in a known format (JPEG, PNG, GIF, WebP, BMP, TIFF); it starts with {start}"
-    )]
+    #[error("not a picture in a known format (JPEG, PNG, GIF, WebP, BMP, TIFF); it starts with {start}")]
     UnknownFormat {
         /// The first bytes, in hexadecimal.
         start: String,

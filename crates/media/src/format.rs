@@ -38,18 +38,12 @@ impl ImageFormat {
 
     /// An error saying that a file of this format is damaged.
     pub(crate) fn malformed(self, reason: impl ToString) -> Error {
-        Error::Malformed {
-            format: self.name(),
-            reason: reason.to_string(),
-        }
+        Error::Malformed { format: self.name(), reason: reason.to_string() }
     }
 
     /// An error saying that a file of this format uses something that isn't read.
     pub(crate) fn unsupported(self, reason: impl ToString) -> Error {
-        Error::Unsupported {
-            format: self.name(),
-            reason: reason.to_string(),
-        }
+        Error::Unsupported { format: self.name(), reason: reason.to_string() }
     }
 }
 
@@ -81,12 +75,7 @@ pub(crate) fn recognise(bytes: &[u8]) -> Result<ImageFormat> {
         return Err(Error::Empty);
     }
     sniff(bytes).ok_or_else(|| Error::UnknownFormat {
-        start: bytes
-            .iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<Vec<_>>()
-            .join(" "),
+        start: bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" "),
     })
 }
 
@@ -97,13 +86,9 @@ pub(crate) fn recognise(bytes: &[u8]) -> Result<ImageFormat> {
 pub fn dimensions(bytes: &[u8]) -> Result<(u32, u32)> {
     let format = recognise(bytes)?;
     let size = match format {
-        ImageFormat::Jpeg => {
-            JpegHeader::parse(bytes).map(|header| Some((header.width, header.height)))?
-        }
+        ImageFormat::Jpeg => JpegHeader::parse(bytes).map(|header| Some((header.width, header.height)))?,
         ImageFormat::Png => png_size(bytes),
-        ImageFormat::Gif => le16(bytes, 6)
-            .zip(le16(bytes, 8))
-            .map(|(w, h)| (w.into(), h.into())),
+        ImageFormat::Gif => le16(bytes, 6).zip(le16(bytes, 8)).map(|(w, h)| (w.into(), h.into())),
         ImageFormat::WebP => webp_size(bytes),
         ImageFormat::Bmp => bmp_size(bytes),
         ImageFormat::Tiff => Some(
@@ -128,18 +113,14 @@ fn png_size(bytes: &[u8]) -> Option<(u32, u32)> {
 
 fn webp_size(bytes: &[u8]) -> Option<(u32, u32)> {
     match bytes.get(12..16)? {
-        b"VP8 " if bytes.get(23..26)? == b"\x9d\x01\x2a" => Some((
-            u32::from(le16(bytes, 26)? & 0x3fff),
-            u32::from(le16(bytes, 28)? & 0x3fff),
-        )),
+        b"VP8 " if bytes.get(23..26)? == b"\x9d\x01\x2a" => {
+            Some((u32::from(le16(bytes, 26)? & 0x3fff), u32::from(le16(bytes, 28)? & 0x3fff)))
+        }
         b"VP8L" if *bytes.get(20)? == 0x2f => {
             let bits = le32(bytes, 21)?;
             Some(((bits & 0x3fff) + 1, (bits >> 14 & 0x3fff) + 1))
         }
-        b"VP8X" => Some((
-            (le32(bytes, 24)? & 0xff_ffff) + 1,
-            (le32(bytes, 26)? >> 8) + 1,
-        )),
+        b"VP8X" => Some(((le32(bytes, 24)? & 0xff_ffff) + 1, (le32(bytes, 26)? >> 8) + 1)),
         _ => None,
     }
 }
@@ -150,11 +131,7 @@ fn bmp_size(bytes: &[u8]) -> Option<(u32, u32)> {
     }
     let height = le32(bytes, 22)?;
     // A negative height means rows from the top.
-    let height = if bytes[25] == 0xff {
-        height.wrapping_neg()
-    } else {
-        height
-    };
+    let height = if bytes[25] == 0xff { height.wrapping_neg() } else { height };
     Some((le32(bytes, 18)?, height))
 }
 

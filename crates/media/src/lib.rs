@@ -22,8 +22,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use format::{ImageFormat, dimensions, sniff};
 pub use picture::{Picture, PixelMode, Transparency};
 pub use prep::{
-    AlphaRule, CenterCrop, ColourOrder, CropRounding, DecodeLimits, Filter, ImagePrep,
-    OrientationRule, PassOrder, PixelTensor, PrepOverrides, Resize, RgbPixels,
+    AlphaRule, CenterCrop, ColourOrder, CropRounding, DecodeLimits, Filter, ImagePrep, OrientationRule, PassOrder,
+    PixelTensor, PrepOverrides, Resize, RgbPixels,
 };
 pub use resize::{Region, resize};
 pub use thumbnail::thumbnail;

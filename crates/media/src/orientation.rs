@@ -22,12 +22,7 @@ impl<'a> Directory<'a> {
             b"MM\0\x2a" => true,
             _ => return None,
         };
-        let mut directory = Self {
-            bytes,
-            big_endian,
-            entries_at: 0,
-            count: 0,
-        };
+        let mut directory = Self { bytes, big_endian, entries_at: 0, count: 0 };
         let offset = directory.long(4)? as usize;
         directory.count = directory.short(offset)?.into();
         directory.entries_at = offset + 2;
@@ -35,19 +30,11 @@ impl<'a> Directory<'a> {
     }
 
     fn short(&self, at: usize) -> Option<u16> {
-        if self.big_endian {
-            be16(self.bytes, at)
-        } else {
-            le16(self.bytes, at)
-        }
+        if self.big_endian { be16(self.bytes, at) } else { le16(self.bytes, at) }
     }
 
     fn long(&self, at: usize) -> Option<u32> {
-        if self.big_endian {
-            be32(self.bytes, at)
-        } else {
-            le32(self.bytes, at)
-        }
+        if self.big_endian { be32(self.bytes, at) } else { le32(self.bytes, at) }
     }
 
     /// Position of the 12-byte entry of `tag`.
@@ -97,17 +84,11 @@ pub(crate) fn exif_orientation(mut exif: &[u8]) -> Option<u8> {
 /// Orientation in an XMP packet, written as an attribute or an element.
 pub(crate) fn xmp_orientation(xmp: &[u8]) -> Option<u8> {
     const NAME: &[u8] = b"tiff:Orientation";
-    xmp.windows(NAME.len())
-        .enumerate()
-        .filter(|(_, window)| *window == NAME)
-        .find_map(|(at, _)| {
-            let rest = &xmp[at + NAME.len()..];
-            let digit = rest
-                .strip_prefix(b"=\"")
-                .or_else(|| rest.strip_prefix(b">"))?
-                .first()?;
-            digit.is_ascii_digit().then(|| digit - b'0')
-        })
+    xmp.windows(NAME.len()).enumerate().filter(|(_, window)| *window == NAME).find_map(|(at, _)| {
+        let rest = &xmp[at + NAME.len()..];
+        let digit = rest.strip_prefix(b"=\"").or_else(|| rest.strip_prefix(b">"))?.first()?;
+        digit.is_ascii_digit().then(|| digit - b'0')
+    })
 }
 
 /// Turns `picture` upright. Orientations other than 2 to 8 leave it as it is.
@@ -126,11 +107,7 @@ pub(crate) fn upright(picture: Picture, orientation: u8) -> Picture {
     }
 }
 
-fn turned(
-    picture: Picture,
-    swap_sides: bool,
-    source: impl Fn(usize, usize) -> (usize, usize),
-) -> Picture {
+fn turned(picture: Picture, swap_sides: bool, source: impl Fn(usize, usize) -> (usize, usize)) -> Picture {
     match picture.mode.bytes() {
         1 => turned_pixels::<1>(picture, swap_sides, source),
         2 => turned_pixels::<2>(picture, swap_sides, source),

@@ -104,14 +104,7 @@ impl Picture {
     /// A picture without palette or transparency.
     pub(crate) fn new(width: u32, height: u32, mode: PixelMode, data: Vec<u8>) -> Self {
         debug_assert_eq!(data.len(), width as usize * height as usize * mode.bytes());
-        Self {
-            width,
-            height,
-            mode,
-            data,
-            palette: Vec::new(),
-            transparency: None,
-        }
+        Self { width, height, mode, data, palette: Vec::new(), transparency: None }
     }
 
     /// The same kind of picture with other pixels.
@@ -131,12 +124,10 @@ impl Picture {
     /// RGB with transparency laid over white, as transformers 5 does.
     pub fn to_rgb_over_white(&self) -> RgbPixels {
         match (self.mode, &self.transparency) {
-            (PixelMode::GreyAlpha, _) => {
-                self.map_pixels(|pixel: [u8; 2]| over_white([pixel[0]; 3], pixel[1]))
+            (PixelMode::GreyAlpha, _) => self.map_pixels(|pixel: [u8; 2]| over_white([pixel[0]; 3], pixel[1])),
+            (PixelMode::Rgba, _) => {
+                self.map_pixels(|[red, green, blue, alpha]: [u8; 4]| over_white([red, green, blue], alpha))
             }
-            (PixelMode::Rgba, _) => self.map_pixels(|[red, green, blue, alpha]: [u8; 4]| {
-                over_white([red, green, blue], alpha)
-            }),
             (PixelMode::Palette, Some(Transparency::Index(index))) => {
                 let mut palette = self.palette.clone();
                 palette[usize::from(*index)] = [255; 3];
@@ -149,12 +140,8 @@ impl Picture {
                 }
                 self.pixels_to_rgb(&palette)
             }
-            (_, Some(Transparency::Level(level))) => {
-                self.to_rgb().with_white_for([*level as u8; 3])
-            }
-            (_, Some(Transparency::Colour(colour))) => self
-                .to_rgb()
-                .with_white_for(colour.map(|value| value as u8)),
+            (_, Some(Transparency::Level(level))) => self.to_rgb().with_white_for([*level as u8; 3]),
+            (_, Some(Transparency::Colour(colour))) => self.to_rgb().with_white_for(colour.map(|value| value as u8)),
             _ => self.to_rgb(),
         }
     }
@@ -168,17 +155,11 @@ impl Picture {
                 let colour = self.palette[usize::from(*index)];
                 rgb.with_white_for(colour)
             }
-            Some(Transparency::Colour(colour)) => {
-                rgb.with_white_for(colour.map(|value| value as u8))
-            }
+            Some(Transparency::Colour(colour)) => rgb.with_white_for(colour.map(|value| value as u8)),
             Some(Transparency::Level(level)) => {
                 let level = *level as u8;
                 // Pillow converts the key together with 8-bit grey only. Otherwise the bare number is read as a red.
-                let key = if self.mode == PixelMode::Grey {
-                    [level; 3]
-                } else {
-                    [level, 0, 0]
-                };
+                let key = if self.mode == PixelMode::Grey { [level; 3] } else { [level, 0, 0] };
                 rgb.with_white_for(key)
             }
             Some(Transparency::Alphas(_)) | None => rgb,
@@ -191,11 +172,7 @@ impl Picture {
             PixelMode::GreyAlpha => self.map_pixels(|[grey, _]: [u8; 2]| [grey; 3]),
             PixelMode::Palette => self.map_pixels(|[index]: [u8; 1]| palette[usize::from(index)]),
             PixelMode::Grey16 => self.map_pixels(|[low, high]: [u8; 2]| [clip_16(low, high); 3]),
-            PixelMode::Rgb => RgbPixels {
-                width: self.width,
-                height: self.height,
-                data: self.data.clone(),
-            },
+            PixelMode::Rgb => RgbPixels { width: self.width, height: self.height, data: self.data.clone() },
             PixelMode::Rgba => self.map_pixels(|[red, green, blue, _]: [u8; 4]| [red, green, blue]),
             PixelMode::Cmyk => self.map_pixels(|[c, m, y, k]: [u8; 4]| cmyk_to_rgb(c, m, y, k)),
         }
@@ -204,11 +181,7 @@ impl Picture {
     fn map_pixels<const N: usize>(&self, map: impl Fn([u8; N]) -> [u8; 3]) -> RgbPixels {
         let (pixels, _) = self.data.as_chunks::<N>();
         let data = pixels.iter().flat_map(|pixel| map(*pixel)).collect();
-        RgbPixels {
-            width: self.width,
-            height: self.height,
-            data,
-        }
+        RgbPixels { width: self.width, height: self.height, data }
     }
 
     /// The pixels as a picture of RGB mode, without a copy where it is one already.
@@ -216,11 +189,7 @@ impl Picture {
         if self.mode == PixelMode::Rgb && self.transparency.is_none() {
             return self;
         }
-        let RgbPixels {
-            width,
-            height,
-            data,
-        } = convert(&self);
+        let RgbPixels { width, height, data } = convert(&self);
         Self::new(width, height, PixelMode::Rgb, data)
     }
 }

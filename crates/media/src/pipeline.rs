@@ -6,8 +6,7 @@ use crate::decode::decode_oriented;
 use crate::picture::Picture;
 use crate::resize::{Region, resize};
 use crate::{
-    CenterCrop, ColourOrder, CropRounding, Error, ImagePrep, PixelMode, PixelTensor, Resize,
-    Result, RgbPixels,
+    CenterCrop, ColourOrder, CropRounding, Error, ImagePrep, PixelMode, PixelTensor, Resize, Result, RgbPixels,
 };
 
 /// Longest side that a picture is resized to; a line of pixels would otherwise become billions of columns.
@@ -27,22 +26,12 @@ impl Resize {
     /// Size to which a picture of `width` x `height` is resized, before padding and cropping.
     pub fn target(&self, (width, height): (u32, u32)) -> (u32, u32) {
         let ratios = |to_width: u32, to_height: u32| {
-            (
-                f64::from(height) / f64::from(to_height),
-                f64::from(width) / f64::from(to_width),
-            )
+            (f64::from(height) / f64::from(to_height), f64::from(width) / f64::from(to_width))
         };
-        let scaled = |ratio: f64| {
-            (
-                round_side(f64::from(width) / ratio),
-                round_side(f64::from(height) / ratio),
-            )
-        };
+        let scaled = |ratio: f64| (round_side(f64::from(width) / ratio), round_side(f64::from(height) / ratio));
         match *self {
             Self::None => (width, height),
-            Self::ShortestEdge { edge } if width <= height => {
-                (edge, long_side(edge, height, width))
-            }
+            Self::ShortestEdge { edge } if width <= height => (edge, long_side(edge, height, width)),
             Self::ShortestEdge { edge } => (long_side(edge, width, height), edge),
             Self::Squash { width, height } => (width, height),
             Self::Cover { width, height } => {
@@ -98,10 +87,7 @@ impl Window {
             let end = (offset + i64::from(length)).clamp(start, limit.into());
             start as u32..end as u32
         };
-        Region {
-            x: part(self.x, self.width, width),
-            y: part(self.y, self.height, height),
-        }
+        Region { x: part(self.x, self.width, width), y: part(self.y, self.height, height) }
     }
 
     /// Puts the visible part where it belongs in the window and fills the rest.
@@ -111,27 +97,16 @@ impl Window {
         }
         let size = visible.mode.bytes();
         let stride = self.width as usize * size;
-        let fill = if visible.mode == PixelMode::Bilevel && self.fill != 0 {
-            255
-        } else {
-            self.fill
-        };
+        let fill = if visible.mode == PixelMode::Bilevel && self.fill != 0 { 255 } else { self.fill };
         let mut data = vec![fill; stride * self.height as usize];
         if visible.mode == PixelMode::Grey16 {
-            data.as_chunks_mut::<2>()
-                .0
-                .iter_mut()
-                .for_each(|[_, high]| *high = 0);
+            data.as_chunks_mut::<2>().0.iter_mut().for_each(|[_, high]| *high = 0);
         }
         let left = usize::try_from(-self.x).unwrap_or(0) * size;
         let top = usize::try_from(-self.y).unwrap_or(0);
         let length = visible.width as usize * size;
         if length > 0 {
-            for (row, source) in data
-                .chunks_exact_mut(stride)
-                .skip(top)
-                .zip(visible.data.chunks_exact(length))
-            {
+            for (row, source) in data.chunks_exact_mut(stride).skip(top).zip(visible.data.chunks_exact(length)) {
                 row[left..left + length].copy_from_slice(source);
             }
         }
@@ -159,17 +134,8 @@ impl ImagePrep {
             ColourOrder::BeforeResize => picture.into_rgb(convert),
             ColourOrder::AfterResize => picture,
         };
-        let Picture {
-            width,
-            height,
-            data,
-            ..
-        } = self.shape(&picture)?.into_rgb(convert);
-        Ok(RgbPixels {
-            width,
-            height,
-            data,
-        })
+        let Picture { width, height, data, .. } = self.shape(&picture)?.into_rgb(convert);
+        Ok(RgbPixels { width, height, data })
     }
 
     /// Resizes, pads and crops.
@@ -178,25 +144,12 @@ impl ImagePrep {
         let longest = size.0.max(size.1);
         if longest > MAX_RESIZED_SIDE {
             let what = "a side in pixels of the resized picture".to_owned();
-            return Err(Error::TooLarge {
-                what,
-                found: longest.into(),
-                limit: MAX_RESIZED_SIDE.into(),
-            });
+            return Err(Error::TooLarge { what, found: longest.into(), limit: MAX_RESIZED_SIDE.into() });
         }
         let part = |region: &Region| resize(picture, size, region, self.filter, self.pass_order);
-        if let Resize::Longest {
-            width,
-            height,
-            fill,
-        } = self.resize
-        {
+        if let Resize::Longest { width, height, fill } = self.resize {
             // OpenCLIP's padding: the smaller half on the top and left.
-            let canvas = CenterCrop {
-                width,
-                height,
-                rounding: CropRounding::HalfEven,
-            };
+            let canvas = CenterCrop { width, height, rounding: CropRounding::HalfEven };
             let window = Window::centre(size, &canvas, fill);
             let padded = window.frame(part(&window.visible(size)));
             let Some(crop) = &self.crop else {
@@ -204,13 +157,7 @@ impl ImagePrep {
             };
             let window = Window::centre((width, height), crop, 0);
             let visible = window.visible((width, height));
-            let cropped = resize(
-                &padded,
-                (width, height),
-                &visible,
-                self.filter,
-                self.pass_order,
-            );
+            let cropped = resize(&padded, (width, height), &visible, self.filter, self.pass_order);
             return Ok(window.frame(cropped));
         }
         match &self.crop {
@@ -221,15 +168,8 @@ impl ImagePrep {
             None => {
                 let pixels = u64::from(size.0) * u64::from(size.1);
                 if pixels > self.limits.max_pixels {
-                    let what = format!(
-                        "a resized picture of {}x{} pixels: the pixel count",
-                        size.0, size.1
-                    );
-                    return Err(Error::TooLarge {
-                        what,
-                        found: pixels,
-                        limit: self.limits.max_pixels,
-                    });
+                    let what = format!("a resized picture of {}x{} pixels: the pixel count", size.0, size.1);
+                    return Err(Error::TooLarge { what, found: pixels, limit: self.limits.max_pixels });
                 }
                 Ok(part(&Region::whole(size.0, size.1)))
             }
@@ -252,20 +192,9 @@ impl ImagePrep {
         let tables = [0, 1, 2].map(|channel| self.table(channel));
         let mut data = Vec::with_capacity(pixels.data.len());
         for (channel, table) in tables.iter().enumerate() {
-            data.extend(
-                pixels
-                    .data
-                    .iter()
-                    .skip(channel)
-                    .step_by(3)
-                    .map(|value| table[usize::from(*value)]),
-            );
+            data.extend(pixels.data.iter().skip(channel).step_by(3).map(|value| table[usize::from(*value)]));
         }
-        PixelTensor {
-            width: pixels.width,
-            height: pixels.height,
-            data,
-        }
+        PixelTensor { width: pixels.width, height: pixels.height, data }
     }
 
     /// The number that each byte of a channel becomes.

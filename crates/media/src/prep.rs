@@ -123,10 +123,7 @@ pub struct DecodeLimits {
 impl Default for DecodeLimits {
     /// 256 MiB and 178,956,970 pixels (twice Pillow's warning threshold, where Pillow refuses).
     fn default() -> Self {
-        Self {
-            max_bytes: 256 << 20,
-            max_pixels: 178_956_970,
-        }
+        Self { max_bytes: 256 << 20, max_pixels: 178_956_970 }
     }
 }
 
@@ -172,12 +169,7 @@ impl ImagePrep {
     /// This preparation with the user's departures applied.
     #[must_use]
     pub fn with(mut self, overrides: &PrepOverrides) -> Self {
-        let PrepOverrides {
-            alpha,
-            orientation,
-            pass_order,
-            limits,
-        } = *overrides;
+        let PrepOverrides { alpha, orientation, pass_order, limits } = *overrides;
         self.alpha = alpha.unwrap_or(self.alpha);
         self.orientation = orientation.unwrap_or(self.orientation);
         self.pass_order = pass_order.unwrap_or(self.pass_order);
@@ -187,18 +179,8 @@ impl ImagePrep {
 
     /// A short string that differs whenever the pixels could: everything but the limits.
     pub fn fingerprint(&self) -> String {
-        let Self {
-            resize,
-            filter,
-            crop,
-            colour_order,
-            alpha,
-            orientation,
-            pass_order,
-            rescale,
-            normalise,
-            limits: _,
-        } = self;
+        let Self { resize, filter, crop, colour_order, alpha, orientation, pass_order, rescale, normalise, limits: _ } =
+            self;
         let mut text = String::new();
         let _ = write!(
             text,

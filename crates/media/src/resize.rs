@@ -22,10 +22,7 @@ pub struct Region {
 impl Region {
     /// The whole of a picture of `width` x `height`.
     pub fn whole(width: u32, height: u32) -> Self {
-        Self {
-            x: 0..width,
-            y: 0..height,
-        }
+        Self { x: 0..width, y: 0..height }
     }
 
     fn columns(&self) -> Range<usize> {
@@ -49,10 +46,7 @@ pub fn resize(
     order: PassOrder,
 ) -> Picture {
     assert!(width > 0 && height > 0, "a size of {width}x{height} pixels");
-    assert!(
-        region.x.end <= width && region.y.end <= height,
-        "{region:?} is outside {width}x{height}"
-    );
+    assert!(region.x.end <= width && region.y.end <= height, "{region:?} is outside {width}x{height}");
     if (width, height) == (picture.width, picture.height) {
         return crop(picture, region);
     }
@@ -62,14 +56,10 @@ pub fn resize(
     }
     let axes = Axes::new(picture, (width, height), region, filter, order);
     let data = match mode {
-        PixelMode::Bilevel | PixelMode::Palette | PixelMode::Grey => {
-            axes.convolve::<1>(&picture.data)
-        }
+        PixelMode::Bilevel | PixelMode::Palette | PixelMode::Grey => axes.convolve::<1>(&picture.data),
         PixelMode::Rgb => axes.convolve::<3>(&picture.data),
         PixelMode::Cmyk => axes.convolve::<4>(&picture.data),
-        PixelMode::GreyAlpha => {
-            unpremultiply::<2>(axes.convolve::<2>(&premultiply::<2>(&picture.data)))
-        }
+        PixelMode::GreyAlpha => unpremultiply::<2>(axes.convolve::<2>(&premultiply::<2>(&picture.data))),
         PixelMode::Rgba => unpremultiply::<4>(axes.convolve::<4>(&premultiply::<4>(&picture.data))),
         PixelMode::Grey16 => axes.convolve_16(&picture.data),
     };
@@ -83,11 +73,7 @@ fn crop(picture: &Picture, region: &Region) -> Picture {
     let size = picture.mode.bytes();
     let stride = picture.width as usize * size;
     let (left, right) = (region.x.start as usize * size, region.x.end as usize * size);
-    let rows = picture
-        .data
-        .chunks_exact(stride)
-        .take(region.y.end as usize)
-        .skip(region.y.start as usize);
+    let rows = picture.data.chunks_exact(stride).take(region.y.end as usize).skip(region.y.start as usize);
     let data = rows.flat_map(|row| &row[left..right]).copied().collect();
     picture.with_pixels(region.x.len() as u32, region.y.len() as u32, data)
 }
@@ -95,19 +81,11 @@ fn crop(picture: &Picture, region: &Region) -> Picture {
 /// Source position of each output position. `None` outside, which Pillow leaves at 0.
 ///
 /// Pillow adds up the step, rounding errors included, except for 16-bit grey, which takes a more general path.
-fn nearest_positions(
-    from: u32,
-    to: u32,
-    range: &Range<u32>,
-    mode: PixelMode,
-) -> Vec<Option<usize>> {
+fn nearest_positions(from: u32, to: u32, range: &Range<u32>, mode: PixelMode) -> Vec<Option<usize>> {
     let step = f64::from(from) / f64::from(to);
     let inside = |at: f64| Some(at as usize).filter(|position| *position < from as usize);
     if mode == PixelMode::Grey16 {
-        return range
-            .clone()
-            .map(|index| inside(step * (f64::from(index) + 0.5)))
-            .collect();
+        return range.clone().map(|index| inside(step * (f64::from(index) + 0.5))).collect();
     }
     let mut at = step * 0.5;
     let mut positions = Vec::with_capacity(range.len());
@@ -165,18 +143,12 @@ fn unpremultiply<const C: usize>(mut data: Vec<u8>) -> Vec<u8> {
 
 /// Whether the vertical pass comes first. Pillow 13 does it when the height shrinks by more than twice as many pixels
 /// as the width; before, only pictures more than 100 times taller than wide took that order.
-fn vertical_first(
-    (width, height): (u32, u32),
-    (to_width, to_height): (u32, u32),
-    order: PassOrder,
-) -> bool {
+fn vertical_first((width, height): (u32, u32), (to_width, to_height): (u32, u32), order: PassOrder) -> bool {
     if to_height >= height {
         return false;
     }
     match order {
-        PassOrder::Pillow13 => {
-            i64::from(height) - i64::from(to_height) > 2 * (i64::from(width) - i64::from(to_width))
-        }
+        PassOrder::Pillow13 => i64::from(height) - i64::from(to_height) > 2 * (i64::from(width) - i64::from(to_width)),
         PassOrder::Pillow12 => u64::from(height) > 100 * u64::from(width),
     }
 }
@@ -192,13 +164,7 @@ struct Axes {
 }
 
 impl Axes {
-    fn new(
-        picture: &Picture,
-        size: (u32, u32),
-        region: &Region,
-        filter: Filter,
-        order: PassOrder,
-    ) -> Self {
+    fn new(picture: &Picture, size: (u32, u32), region: &Region, filter: Filter, order: PassOrder) -> Self {
         let (columns, rows) = (region.columns(), region.rows());
         let axis = |from: u32, to: u32, range: &Range<usize>| {
             // A pass that keeps the size is skipped.
@@ -216,95 +182,53 @@ impl Axes {
 
     /// Input columns and rows that the region depends on.
     fn needed(&self) -> (Range<usize>, Range<usize>) {
-        let columns = self
-            .horizontal
-            .as_ref()
-            .map_or(self.columns.clone(), Coefficients::reach);
-        let rows = self
-            .vertical
-            .as_ref()
-            .map_or(self.rows.clone(), Coefficients::reach);
+        let columns = self.horizontal.as_ref().map_or(self.columns.clone(), Coefficients::reach);
+        let rows = self.vertical.as_ref().map_or(self.rows.clone(), Coefficients::reach);
         (columns, rows)
     }
 
     fn convolve<const C: usize>(&self, data: &[u8]) -> Vec<u8> {
         let (columns, rows) = self.needed();
         let stride = self.width * C;
-        let plane = Plane {
-            data,
-            stride,
-            origin: (0, 0),
-            columns: columns.clone(),
-            rows: rows.clone(),
-        };
+        let plane = Plane { data, stride, origin: (0, 0), columns: columns.clone(), rows: rows.clone() };
         let (horizontal, vertical) = (self.horizontal.as_ref(), self.vertical.as_ref());
         if self.vertical_first {
             let data = &plane.vertical::<C>(vertical);
             let stride = columns.len() * C;
-            Plane {
-                data,
-                stride,
-                origin: (columns.start, 0),
-                columns,
-                rows: 0..self.rows.len(),
-            }
-            .horizontal::<C>(horizontal)
+            Plane { data, stride, origin: (columns.start, 0), columns, rows: 0..self.rows.len() }
+                .horizontal::<C>(horizontal)
         } else {
             let data = &plane.horizontal::<C>(horizontal);
             let columns = 0..self.columns.len();
-            Plane {
-                data,
-                stride: columns.len() * C,
-                origin: (0, rows.start),
-                columns,
-                rows,
-            }
-            .vertical::<C>(vertical)
+            Plane { data, stride: columns.len() * C, origin: (0, rows.start), columns, rows }.vertical::<C>(vertical)
         }
     }
 
     fn convolve_16(&self, data: &[u8]) -> Vec<u8> {
-        let samples: Vec<u16> = data
-            .as_chunks::<2>()
-            .0
-            .iter()
-            .map(|pair| u16::from_le_bytes(*pair))
-            .collect();
+        let samples: Vec<u16> = data.as_chunks::<2>().0.iter().map(|pair| u16::from_le_bytes(*pair)).collect();
         let height = samples.len() / self.width;
         let (columns, rows) = self.needed();
         let horizontal = |input: &[u16], width: usize, shift: usize, rows: Range<usize>| {
-            pass_16(
-                self.horizontal.as_ref(),
-                rows,
-                self.columns.clone(),
-                |row, column| input[row * width + column - shift],
-            )
+            pass_16(self.horizontal.as_ref(), rows, self.columns.clone(), |row, column| {
+                input[row * width + column - shift]
+            })
         };
         let result = if self.vertical_first {
-            let tall = pass_16(
-                self.vertical.as_ref(),
-                columns.clone(),
-                self.rows.clone(),
-                |column, row| samples[row * self.width + column],
-            );
+            let tall = pass_16(self.vertical.as_ref(), columns.clone(), self.rows.clone(), |column, row| {
+                samples[row * self.width + column]
+            });
             let tall = transpose(&tall, columns.len());
             horizontal(&tall, columns.len(), columns.start, 0..self.rows.len())
         } else {
             debug_assert!(rows.end <= height);
             let wide = horizontal(&samples, self.width, 0, rows.clone());
             let width = self.columns.len();
-            let tall = pass_16(
-                self.vertical.as_ref(),
-                0..width,
-                self.rows.clone(),
-                |column, row| wide[(row - rows.start) * width + column],
-            );
+            let tall = pass_16(self.vertical.as_ref(), 0..width, self.rows.clone(), |column, row| {
+                wide[(row - rows.start) * width + column]
+            });
             transpose(&tall, width)
         };
-        result
-            .iter()
-            .flat_map(|sample| sample.to_le_bytes())
-            .collect()
+        result.iter().flat_map(|sample| sample.to_le_bytes()).collect()
     }
 }
 
@@ -322,10 +246,8 @@ fn pass_16(
             continue;
         };
         result.extend(coefficients.windows().map(|(start, weights)| {
-            let terms = weights
-                .iter()
-                .enumerate()
-                .map(|(index, weight)| f64::from(sample(line, start + index)) * weight);
+            let terms =
+                weights.iter().enumerate().map(|(index, weight)| f64::from(sample(line, start + index)) * weight);
             round_16(terms.fold(0.0, |sum, term| sum + term))
         }));
     }
@@ -341,7 +263,5 @@ fn round_16(sum: f64) -> u16 {
 /// Lines of `height` samples, one for each of `width` columns, become rows.
 fn transpose(columns: &[u16], width: usize) -> Vec<u16> {
     let height = columns.len() / width.max(1);
-    (0..height)
-        .flat_map(|row| (0..width).map(move |column| columns[column * height + row]))
-        .collect()
+    (0..height).flat_map(|row| (0..width).map(move |column| columns[column * height + row])).collect()
 }

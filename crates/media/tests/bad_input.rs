@@ -5,27 +5,20 @@ mod golden;
 use std::time::{Duration, Instant};
 
 use crossmodal_media::{
-    AlphaRule, CenterCrop, ColourOrder, CropRounding, DecodeLimits, Error, ErrorKind, Filter,
-    ImageFormat, ImagePrep, OrientationRule, PassOrder, Resize, decode, dimensions, orientation,
-    sniff, thumbnail,
+    AlphaRule, CenterCrop, ColourOrder, CropRounding, DecodeLimits, Error, ErrorKind, Filter, ImageFormat, ImagePrep,
+    OrientationRule, PassOrder, Resize, decode, dimensions, orientation, sniff, thumbnail,
 };
 use golden::Golden;
 
 fn kind_of(bytes: &[u8]) -> Option<ErrorKind> {
-    decode(bytes, &DecodeLimits::default())
-        .err()
-        .map(|error| error.kind())
+    decode(bytes, &DecodeLimits::default()).err().map(|error| error.kind())
 }
 
 fn prep(side: u32) -> ImagePrep {
     ImagePrep {
         resize: Resize::ShortestEdge { edge: side },
         filter: Filter::Bicubic,
-        crop: Some(CenterCrop {
-            width: side,
-            height: side,
-            rounding: CropRounding::HalfEven,
-        }),
+        crop: Some(CenterCrop { width: side, height: side, rounding: CropRounding::HalfEven }),
         colour_order: ColourOrder::AfterResize,
         alpha: AlphaRule::Drop,
         orientation: OrientationRule::Ignore,
@@ -50,13 +43,7 @@ fn png_header(width: u32, height: u32) -> Vec<u8> {
 
 fn crc32(data: &[u8]) -> u32 {
     !data.iter().fold(!0, |sum, byte| {
-        (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
-            if sum & 1 == 1 {
-                sum >> 1 ^ 0xedb8_8320
-            } else {
-                sum >> 1
-            }
-        })
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| if sum & 1 == 1 { sum >> 1 ^ 0xedb8_8320 } else { sum >> 1 })
     })
 }
 
@@ -75,18 +62,8 @@ fn bitmap(width: u32, height: u32) -> Vec<u8> {
 #[test]
 fn empty_and_unknown_files_are_told_apart() {
     assert_eq!(kind_of(b""), Some(ErrorKind::Empty));
-    for garbage in [
-        &b"x"[..],
-        b"%PDF-1.7",
-        b"RIFF....WAVE",
-        &[0; 1000],
-        b"<html>",
-    ] {
-        assert_eq!(
-            kind_of(garbage),
-            Some(ErrorKind::UnknownFormat),
-            "{garbage:?}"
-        );
+    for garbage in [&b"x"[..], b"%PDF-1.7", b"RIFF....WAVE", &[0; 1000], b"<html>"] {
+        assert_eq!(kind_of(garbage), Some(ErrorKind::UnknownFormat), "{garbage:?}");
         assert_eq!(sniff(garbage), None);
         assert!(dimensions(garbage).is_err());
     }
@@ -96,14 +73,7 @@ fn empty_and_unknown_files_are_told_apart() {
 
 #[test]
 fn bare_signatures_are_malformed() {
-    for start in [
-        &b"\xff\xd8\xff"[..],
-        b"\x89PNG\r\n\x1a\n",
-        b"GIF89a",
-        b"RIFF\0\0\0\0WEBP",
-        b"BM",
-        b"II\x2a\0",
-    ] {
+    for start in [&b"\xff\xd8\xff"[..], b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF\0\0\0\0WEBP", b"BM", b"II\x2a\0"] {
         assert!(sniff(start).is_some());
         assert_eq!(kind_of(start), Some(ErrorKind::Malformed), "{start:?}");
         assert!(thumbnail(start, 100).is_err());
@@ -123,9 +93,7 @@ fn must_fail(format: ImageFormat, length: usize, whole: usize) -> bool {
 #[test]
 fn truncated_files_are_errors() {
     for folder in ["preprocess/images", "preprocess/extra"] {
-        let mut files = std::fs::read_dir(golden::folder(folder))
-            .expect("a folder")
-            .peekable();
+        let mut files = std::fs::read_dir(golden::folder(folder)).expect("a folder").peekable();
         assert!(files.peek().is_some());
         for path in files.map(|entry| entry.expect("an entry").path()) {
             let bytes = std::fs::read(&path).expect("a file");
@@ -140,19 +108,9 @@ fn truncated_files_are_errors() {
                 let result = decode(&bytes[..length], &DecodeLimits::default());
                 let _ = orientation(&bytes[..length]);
                 if must_fail(format, length, bytes.len()) {
-                    let Err(error) = result else {
-                        panic!("{} at {length}", path.display())
-                    };
-                    let expected = [
-                        ErrorKind::Empty,
-                        ErrorKind::UnknownFormat,
-                        ErrorKind::Malformed,
-                    ];
-                    assert!(
-                        expected.contains(&error.kind()),
-                        "{}: {error}",
-                        path.display()
-                    );
+                    let Err(error) = result else { panic!("{} at {length}", path.display()) };
+                    let expected = [ErrorKind::Empty, ErrorKind::UnknownFormat, ErrorKind::Malformed];
+                    assert!(expected.contains(&error.kind()), "{}: {error}", path.display());
                 }
             }
         }
@@ -177,10 +135,7 @@ fn flipped_bits_never_panic() {
         state ^= state << 17;
         state as usize
     };
-    let limits = DecodeLimits {
-        max_pixels: 1 << 20,
-        ..DecodeLimits::default()
-    };
+    let limits = DecodeLimits { max_pixels: 1 << 20, ..DecodeLimits::default() };
     for entry in std::fs::read_dir(golden::folder("preprocess/extra")).expect("a folder") {
         let bytes = std::fs::read(entry.expect("an entry").path()).expect("a file");
         if sniff(&bytes).is_none() {
@@ -206,20 +161,11 @@ fn header_bombs_are_refused_at_once() {
         assert_eq!(dimensions(&bomb), Ok((width, height)));
         let error = decode(&bomb, &DecodeLimits::default()).expect_err("a bomb");
         assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
-        assert!(
-            error.to_string().contains(&format!("{width}x{height}")),
-            "{error}"
-        );
+        assert!(error.to_string().contains(&format!("{width}x{height}")), "{error}");
     }
-    assert_eq!(
-        kind_of(b"GIF89a\xff\xff\xff\xff\0\0\0"),
-        Some(ErrorKind::TooLarge)
-    );
+    assert_eq!(kind_of(b"GIF89a\xff\xff\xff\xff\0\0\0"), Some(ErrorKind::TooLarge));
     assert!(start.elapsed() < Duration::from_millis(200));
-    assert!(matches!(
-        dimensions(&png_header(0, 5)),
-        Err(Error::Malformed { .. })
-    ));
+    assert!(matches!(dimensions(&png_header(0, 5)), Err(Error::Malformed { .. })));
 }
 
 #[test]
@@ -227,57 +173,26 @@ fn limits_are_those_of_the_caller() {
     let golden = Golden::open("preprocess");
     let bytes = golden.file("images/14_large.jpg");
     let pixels = 3000 * 2000;
-    assert!(
-        decode(
-            &bytes,
-            &DecodeLimits {
-                max_pixels: pixels,
-                ..DecodeLimits::default()
-            }
-        )
-        .is_ok()
-    );
-    let tight = DecodeLimits {
-        max_pixels: pixels - 1,
-        ..DecodeLimits::default()
-    };
-    assert_eq!(
-        decode(&bytes, &tight).expect_err("too many pixels").kind(),
-        ErrorKind::TooLarge
-    );
-    let tight = DecodeLimits {
-        max_bytes: bytes.len() as u64 - 1,
-        ..DecodeLimits::default()
-    };
-    assert_eq!(
-        decode(&bytes, &tight).expect_err("too many bytes").kind(),
-        ErrorKind::TooLarge
-    );
+    assert!(decode(&bytes, &DecodeLimits { max_pixels: pixels, ..DecodeLimits::default() }).is_ok());
+    let tight = DecodeLimits { max_pixels: pixels - 1, ..DecodeLimits::default() };
+    assert_eq!(decode(&bytes, &tight).expect_err("too many pixels").kind(), ErrorKind::TooLarge);
+    let tight = DecodeLimits { max_bytes: bytes.len() as u64 - 1, ..DecodeLimits::default() };
+    assert_eq!(decode(&bytes, &tight).expect_err("too many bytes").kind(), ErrorKind::TooLarge);
 }
 
 #[test]
 fn lines_and_single_pixels_become_full_inputs() {
     for (width, height) in [(1, 1), (1, 900), (900, 1), (2, 3)] {
-        let pixels = prep(32)
-            .apply(&bitmap(width, height))
-            .expect("a sound bitmap");
+        let pixels = prep(32).apply(&bitmap(width, height)).expect("a sound bitmap");
         assert_eq!((pixels.width, pixels.height), (32, 32));
-        assert!(
-            pixels.data.iter().all(|value| *value == 77),
-            "{width}x{height}"
-        );
+        assert!(pixels.data.iter().all(|value| *value == 77), "{width}x{height}");
     }
 }
 
 #[test]
 fn an_uncropped_line_is_refused_before_it_becomes_huge() {
-    let prep = ImagePrep {
-        crop: None,
-        ..prep(4096)
-    };
-    let error = prep
-        .apply(&bitmap(1, 20_000))
-        .expect_err("4096 x 81920000 pixels");
+    let prep = ImagePrep { crop: None, ..prep(4096) };
+    let error = prep.apply(&bitmap(1, 20_000)).expect_err("4096 x 81920000 pixels");
     assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
 }
 

@@ -6,8 +6,7 @@
 mod golden;
 
 use crossmodal_media::{
-    AlphaRule, DecodeLimits, Filter, OrientationRule, PassOrder, Picture, Region, decode,
-    decode_rgb, resize,
+    AlphaRule, DecodeLimits, Filter, OrientationRule, PassOrder, Picture, Region, decode, decode_rgb, resize,
 };
 use golden::{Golden, pillow_mode, sha256};
 use serde_json::Value;
@@ -29,57 +28,27 @@ fn conversions_that_differ(bytes: &[u8], expected: &Value) -> Vec<String> {
         Ok(picture) => picture,
         Err(error) => return vec![error.to_string()],
     };
-    let rgb = |orientation, alpha| {
-        sha256(
-            &decode_rgb(bytes, &limits, orientation, alpha)
-                .expect("decoded once")
-                .data,
-        )
-    };
+    let rgb = |orientation, alpha| sha256(&decode_rgb(bytes, &limits, orientation, alpha).expect("decoded once").data);
     let actual = [
         ("mode", pillow_mode(picture.mode).to_owned()),
         ("native", sha256(&picture.data)),
         ("drop", rgb(OrientationRule::Ignore, AlphaRule::Drop)),
-        (
-            "over_white",
-            rgb(OrientationRule::Ignore, AlphaRule::OverWhite),
-        ),
+        ("over_white", rgb(OrientationRule::Ignore, AlphaRule::OverWhite)),
         ("upright", rgb(OrientationRule::Exif, AlphaRule::Drop)),
-        (
-            "load_image",
-            rgb(OrientationRule::Exif, AlphaRule::KeyOverWhite),
-        ),
+        ("load_image", rgb(OrientationRule::Exif, AlphaRule::KeyOverWhite)),
     ];
-    actual
-        .iter()
-        .filter(|(key, value)| expected[key] != **value)
-        .map(|(key, _)| (*key).to_owned())
-        .collect()
+    actual.iter().filter(|(key, value)| expected[key] != **value).map(|(key, _)| (*key).to_owned()).collect()
 }
 
 fn resizes_that_differ(picture: &Picture, expected: &Value, order: PassOrder) -> Vec<String> {
     let differs = |(case, hash): (&String, &Value)| {
         let (size, name) = case.split_once(' ').expect("a size and a filter");
         let (width, height) = size.split_once('x').expect("two sides");
-        let (width, height) = (
-            width.parse().expect("a width"),
-            height.parse().expect("a height"),
-        );
-        let actual = resize(
-            picture,
-            (width, height),
-            &Region::whole(width, height),
-            filter(name),
-            order,
-        );
+        let (width, height) = (width.parse().expect("a width"), height.parse().expect("a height"));
+        let actual = resize(picture, (width, height), &Region::whole(width, height), filter(name), order);
         (*hash != sha256(&actual.data)).then(|| format!("{case} {order:?}"))
     };
-    expected
-        .as_object()
-        .expect("cases")
-        .iter()
-        .filter_map(differs)
-        .collect()
+    expected.as_object().expect("cases").iter().filter_map(differs).collect()
 }
 
 fn folder() -> Golden {
@@ -95,11 +64,7 @@ fn files_of_every_kind_decode_and_convert_as_in_pillow() {
     let mut wrong = Vec::new();
     for (name, expected) in golden.json()["files"].as_object().expect("files") {
         let differ = conversions_that_differ(&golden.file(name), expected);
-        wrong.extend(
-            differ
-                .iter()
-                .map(|what| format!("{name}: {what} ({})", expected["mode"])),
-        );
+        wrong.extend(differ.iter().map(|what| format!("{name}: {what} ({})", expected["mode"])));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -112,16 +77,9 @@ fn every_mode_and_filter_resizes_as_in_pillow() {
         let Ok(picture) = decode(&golden.file(name), &DecodeLimits::default()) else {
             continue;
         };
-        for (key, order) in [
-            ("resized_13", PassOrder::Pillow13),
-            ("resized_12", PassOrder::Pillow12),
-        ] {
+        for (key, order) in [("resized_13", PassOrder::Pillow13), ("resized_12", PassOrder::Pillow12)] {
             let differ = resizes_that_differ(&picture, &expected[key], order);
-            wrong.extend(
-                differ
-                    .iter()
-                    .map(|case| format!("{name}: {case} ({})", expected["mode"])),
-            );
+            wrong.extend(differ.iter().map(|case| format!("{name}: {case} ({})", expected["mode"])));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -4,8 +4,8 @@
 mod golden;
 
 use crossmodal_media::{
-    AlphaRule, CenterCrop, ColourOrder, CropRounding, DecodeLimits, Filter, ImagePrep,
-    OrientationRule, PassOrder, Resize, RgbPixels, decode, decode_rgb,
+    AlphaRule, CenterCrop, ColourOrder, CropRounding, DecodeLimits, Filter, ImagePrep, OrientationRule, PassOrder,
+    Resize, RgbPixels, decode, decode_rgb,
 };
 use golden::Golden;
 use serde_json::Value;
@@ -15,17 +15,8 @@ const DEVIATION: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// The preparation that a route of the fixture stands for.
 fn route(name: &str, side: u32, pass_order: PassOrder) -> ImagePrep {
-    let crop = |rounding| {
-        Some(CenterCrop {
-            width: side,
-            height: side,
-            rounding,
-        })
-    };
-    let squash = Resize::Squash {
-        width: side,
-        height: side,
-    };
+    let crop = |rounding| Some(CenterCrop { width: side, height: side, rounding });
+    let squash = Resize::Squash { width: side, height: side };
     let base = ImagePrep {
         resize: Resize::ShortestEdge { edge: side },
         filter: Filter::Bicubic,
@@ -40,64 +31,30 @@ fn route(name: &str, side: u32, pass_order: PassOrder) -> ImagePrep {
     };
     match name {
         "rgb_first" => base,
-        "open_clip" => ImagePrep {
-            colour_order: ColourOrder::AfterResize,
-            ..base
-        },
-        "hf" => ImagePrep {
-            crop: crop(CropRounding::Floor),
-            alpha: AlphaRule::OverWhite,
-            ..base
-        },
+        "open_clip" => ImagePrep { colour_order: ColourOrder::AfterResize, ..base },
+        "hf" => ImagePrep { crop: crop(CropRounding::Floor), alpha: AlphaRule::OverWhite, ..base },
         "hf_load" => ImagePrep {
             crop: crop(CropRounding::Floor),
             alpha: AlphaRule::KeyOverWhite,
             orientation: OrientationRule::Exif,
             ..base
         },
-        "siglip" => ImagePrep {
-            normalise: Some(([0.5; 3], [0.5; 3])),
-            ..base
-        },
-        "squash_bicubic" => ImagePrep {
-            resize: squash,
-            crop: None,
-            alpha: AlphaRule::OverWhite,
-            ..base
-        },
-        "squash_bilinear" => ImagePrep {
-            resize: squash,
-            crop: None,
-            filter: Filter::Bilinear,
-            alpha: AlphaRule::OverWhite,
-            ..base
-        },
+        "siglip" => ImagePrep { normalise: Some(([0.5; 3], [0.5; 3])), ..base },
+        "squash_bicubic" => ImagePrep { resize: squash, crop: None, alpha: AlphaRule::OverWhite, ..base },
+        "squash_bilinear" => {
+            ImagePrep { resize: squash, crop: None, filter: Filter::Bilinear, alpha: AlphaRule::OverWhite, ..base }
+        }
         other => panic!("a route the fixture didn't have before: {other}"),
     }
 }
 
 fn assert_pixels(golden: &Golden, array: &str, actual: &RgbPixels, context: &str) {
     let (shape, expected) = golden.bytes(array);
-    assert_eq!(
-        shape,
-        [actual.height as usize, actual.width as usize, 3],
-        "shape of {context} ({array})"
-    );
+    assert_eq!(shape, [actual.height as usize, actual.width as usize, 3], "shape of {context} ({array})");
     if expected != actual.data {
-        let different = expected
-            .iter()
-            .zip(&actual.data)
-            .filter(|(a, b)| a != b)
-            .count();
-        let most = expected
-            .iter()
-            .zip(&actual.data)
-            .map(|(a, b)| a.abs_diff(*b))
-            .max();
-        panic!(
-            "{context} ({array}): {different} of {} samples differ, by up to {most:?}",
-            expected.len()
-        );
+        let different = expected.iter().zip(&actual.data).filter(|(a, b)| a != b).count();
+        let most = expected.iter().zip(&actual.data).map(|(a, b)| a.abs_diff(*b)).max();
+        panic!("{context} ({array}): {different} of {} samples differ, by up to {most:?}", expected.len());
     }
 }
 
@@ -137,16 +94,11 @@ fn decoded_pixels_are_those_of_pillow() {
     for (name, image) in golden.images() {
         let bytes = golden.file(image["file"].as_str().expect("a file"));
         let limits = DecodeLimits::default();
-        let actual = decode_rgb(&bytes, &limits, OrientationRule::Ignore, AlphaRule::Drop)
-            .expect("a sound file");
+        let actual = decode_rgb(&bytes, &limits, OrientationRule::Ignore, AlphaRule::Drop).expect("a sound file");
         if let Some(array) = image["decoded"].as_str() {
             assert_pixels(&golden, array, &actual, name);
         }
-        assert_eq!(
-            golden::sha256(&actual.data),
-            image["decoded_sha256"].as_str().expect("a hash"),
-            "{name}"
-        );
+        assert_eq!(golden::sha256(&actual.data), image["decoded_sha256"].as_str().expect("a hash"), "{name}");
         let mode = golden::pillow_mode(decode(&bytes, &limits).expect("a sound file").mode);
         assert_eq!(mode, image["mode"].as_str().expect("a mode"), "{name}");
     }
@@ -159,9 +111,7 @@ fn tensors_equal_the_reference_numbers() {
     for (name, image) in golden.images() {
         let bytes = golden.file(image["file"].as_str().expect("a file"));
         for (route_name, array) in image["float"].as_object().expect("routes") {
-            let actual = route(route_name, 64, PassOrder::Pillow13)
-                .tensor(&bytes)
-                .expect("a sound file");
+            let actual = route(route_name, 64, PassOrder::Pillow13).tensor(&bytes).expect("a sound file");
             let (shape, expected) = golden.floats(array.as_str().expect("a name"));
             assert_eq!(shape, [3, actual.height as usize, actual.width as usize]);
             assert_eq!(expected, actual.data, "{name} {route_name}");
@@ -178,11 +128,7 @@ fn normalisation_tables_equal_the_reference_numbers() {
         let (shape, expected) = golden.floats(&format!("lut/{route_name}"));
         assert_eq!(shape, [3, 256]);
         let data = (0..=255u8).flat_map(|byte| [byte; 3]).collect();
-        let tensor = route(route_name, 64, PassOrder::Pillow13).normalise(&RgbPixels {
-            width: 256,
-            height: 1,
-            data,
-        });
+        let tensor = route(route_name, 64, PassOrder::Pillow13).normalise(&RgbPixels { width: 256, height: 1, data });
         assert_eq!(expected, tensor.data, "{route_name}");
     }
 }

@@ -153,8 +153,21 @@ impl ClipModel {
         let probe = self.tokenizer.encode(VOCABULARY_PROBE)?.ids;
         Ok(format!(
             "clip {embed_dim} vision {:?} {} {:?} {} {} {:?} {} {:?} {:?} {:?} text {} {} {:?} {} {} {pool} {probe:?}",
-            v.image_size, v.heads, v.activation, v.eps, v.pre_norm, v.pool, geometry, prep.filter, prep.rescale,
-            prep.normalise, t.context_length, t.heads, t.activation, t.eps, t.causal,
+            v.image_size,
+            v.heads,
+            v.activation,
+            v.eps,
+            v.pre_norm,
+            v.pool,
+            geometry,
+            prep.filter,
+            prep.rescale,
+            prep.normalise,
+            t.context_length,
+            t.heads,
+            t.activation,
+            t.eps,
+            t.causal,
         ))
     }
 
@@ -168,7 +181,9 @@ impl ClipModel {
             return Err(Error::Input(format!("{name} gives {only} dimensions and can't be cut to {dimensions}")));
         }
         if let Some(span) = &input.span {
-            return Err(Error::Input(format!("{name} embeds pictures and texts whole, but a span was given: {span:?}")));
+            return Err(Error::Input(format!(
+                "{name} embeds pictures and texts whole, but a span was given: {span:?}"
+            )));
         }
         Ok(())
     }
@@ -212,7 +227,8 @@ fn describe(
     origin: Origin,
     precision: Precision,
 ) -> ModelInfo {
-    let tower = |modality, architecture, prefix| TowerInfo { modality, architecture, parameters: weights.parameters(prefix) };
+    let tower =
+        |modality, architecture, prefix| TowerInfo { modality, architecture, parameters: weights.parameters(prefix) };
     ModelInfo {
         name: origin.name,
         family: "clip".into(),
@@ -272,14 +288,26 @@ impl Embedder for ClipModel {
             (Modality::Image, Content::Bytes(bytes)) => {
                 let pixels = self.prep.tensor(bytes)?;
                 let cost = self.config.vision.positions();
-                Ok(Prepared { modality: Modality::Image, cost, truncated: false, data: Box::new(ClipData::Pixels(pixels)) })
+                Ok(Prepared {
+                    modality: Modality::Image,
+                    cost,
+                    truncated: false,
+                    data: Box::new(ClipData::Pixels(pixels)),
+                })
             }
             (Modality::Text, Content::Text(text)) => {
                 let encoded = self.tokenizer.encode(text)?;
                 let (cost, truncated) = (encoded.ids.len(), encoded.truncated);
-                Ok(Prepared { modality: Modality::Text, cost, truncated, data: Box::new(ClipData::Tokens(encoded.ids)) })
+                Ok(Prepared {
+                    modality: Modality::Text,
+                    cost,
+                    truncated,
+                    data: Box::new(ClipData::Tokens(encoded.ids)),
+                })
             }
-            (Modality::Text, Content::Bytes(_)) => Err(Error::Input("a text was given as bytes, expected a string".into())),
+            (Modality::Text, Content::Bytes(_)) => {
+                Err(Error::Input("a text was given as bytes, expected a string".into()))
+            }
             (Modality::Image, Content::Text(_)) => {
                 Err(Error::Input("a picture was given as a string, expected the bytes of an image file".into()))
             }

@@ -3,10 +3,10 @@
 use std::any::Any;
 
 use crate::error::{Error, Result};
+use crate::info::ModelInfo;
 use crate::input::{Input, Modality};
 use crate::progress::CancelToken;
 use crate::space::SpaceId;
-use crate::info::ModelInfo;
 
 /// One embedded input.
 #[derive(Debug, Clone, PartialEq)]

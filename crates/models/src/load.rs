@@ -23,8 +23,16 @@ struct Family {
 
 /// All families, first match wins. A new family is a row here; see `docs/adding-a-model.md`.
 const FAMILIES: &[Family] = &[
-    Family { name: "CLIP in the Hugging Face layout", recognises: is_hf_clip, load: |l, o| Ok(Arc::new(hf_clip(l, o)?)) },
-    Family { name: "CLIP in the OpenCLIP layout", recognises: is_open_clip, load: |l, o| Ok(Arc::new(open_clip(l, o)?)) },
+    Family {
+        name: "CLIP in the Hugging Face layout",
+        recognises: is_hf_clip,
+        load: |l, o| Ok(Arc::new(hf_clip(l, o)?)),
+    },
+    Family {
+        name: "CLIP in the OpenCLIP layout",
+        recognises: is_open_clip,
+        load: |l, o| Ok(Arc::new(open_clip(l, o)?)),
+    },
     Family { name: "a plain OpenAI state dict", recognises: is_bare, load: |l, o| Ok(Arc::new(bare_clip(l, o)?)) },
 ];
 
@@ -99,8 +107,7 @@ fn optional(located: &Located, file: &str) -> Result<Option<NamedBytes>> {
 }
 
 fn required(located: &Located, file: &str) -> Result<NamedBytes> {
-    optional(located, file)?
-        .ok_or_else(|| Error::NotFound(format!("{}: no {file}", located.describe())))
+    optional(located, file)?.ok_or_else(|| Error::NotFound(format!("{}: no {file}", located.describe())))
 }
 
 fn origin(located: &Located) -> Origin {
@@ -146,7 +153,8 @@ fn with_open_clip_names(
     mut config: ClipConfig,
     checkpoint: Checkpoint,
 ) -> Result<ClipModel> {
-    let tokenizer = Tokenizer::open_clip(located, &config.tokenizer, config.text.context_length, config.text.vocab_size)?;
+    let tokenizer =
+        Tokenizer::open_clip(located, &config.tokenizer, config.text.context_length, config.text.vocab_size)?;
     let prefix = anchor(&checkpoint, config::open_clip::ANCHOR)?;
     let in_text = anchor(&checkpoint, config::open_clip::TEXT_ANCHOR)?;
     let text = in_text.strip_prefix(&prefix).unwrap_or(&in_text).to_string();
@@ -159,5 +167,6 @@ fn with_open_clip_names(
 
 fn anchor(checkpoint: &Checkpoint, name: &str) -> Result<String> {
     let names = checkpoint.names();
-    prefix_of(names, name).ok_or_else(|| Error::tensor(checkpoint.path(), name, "is missing: not the weights of this model"))
+    prefix_of(names, name)
+        .ok_or_else(|| Error::tensor(checkpoint.path(), name, "is missing: not the weights of this model"))
 }

@@ -172,7 +172,9 @@ impl Comparison<'_> {
         let found: Vec<Vec<u32>> = golden.manifest.texts.iter().map(ids).collect::<Result<_>>()?;
         let expected: Vec<Vec<u32>> =
             expected.iter().map(|row| row.iter().map(|id| u32::try_from(*id).unwrap_or(u32::MAX)).collect()).collect();
-        let differing = |(a, b): (&Vec<u32>, &Vec<u32>)| a.iter().zip(b).filter(|(a, b)| a != b).count() + a.len().abs_diff(b.len());
+        let differing = |(a, b): (&Vec<u32>, &Vec<u32>)| {
+            a.iter().zip(b).filter(|(a, b)| a != b).count() + a.len().abs_diff(b.len())
+        };
         let differences: usize = found.iter().zip(&expected).map(differing).sum();
         let lengths_agree = found.len() == expected.len();
         self.stages.push(Stage {
@@ -303,7 +305,8 @@ fn difference(expected: &Tensor, found: &Tensor) -> std::result::Result<(f64, Op
     if expected.dims() != found.dims() {
         return Err(format!("has shape {:?}, expected {:?}", found.dims(), expected.dims()));
     }
-    let flat = |tensor: &Tensor| tensor.flatten_all().and_then(|t| t.to_vec1::<f32>()).map_err(|error| error.to_string());
+    let flat =
+        |tensor: &Tensor| tensor.flatten_all().and_then(|t| t.to_vec1::<f32>()).map_err(|error| error.to_string());
     let (a, b) = (flat(expected)?, flat(found)?);
     let gap = |(a, b): (&f32, &f32)| {
         let gap = (f64::from(*a) - f64::from(*b)).abs();

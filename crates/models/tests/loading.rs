@@ -56,7 +56,8 @@ type Tensors = Vec<(String, Vec<usize>, Vec<f32>)>;
 fn read(path: &Path) -> Tensors {
     let bytes = std::fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
-    let floats = |view: &TensorView<'_>| view.data().as_chunks::<4>().0.iter().map(|raw| f32::from_le_bytes(*raw)).collect();
+    let floats =
+        |view: &TensorView<'_>| view.data().as_chunks::<4>().0.iter().map(|raw| f32::from_le_bytes(*raw)).collect();
     file.iter()
         .filter(|(_, view)| view.dtype() == Dtype::F32)
         .map(|(name, view)| (name.to_string(), view.shape().to_vec(), floats(&view)))
@@ -73,7 +74,9 @@ fn write(path: &Path, tensors: &Tensors, dtype: Dtype, metadata: Option<HashMap<
         }
     };
     let encoded: Vec<_> = tensors.iter().map(|(name, shape, values)| (name, shape.clone(), encode(values))).collect();
-    let views = encoded.iter().map(|(name, shape, bytes)| (name.as_str(), TensorView::new(dtype, shape.clone(), bytes).unwrap()));
+    let views = encoded
+        .iter()
+        .map(|(name, shape, bytes)| (name.as_str(), TensorView::new(dtype, shape.clone(), bytes).unwrap()));
     safetensors::serialize_to_file(views, metadata, path).unwrap();
 }
 
@@ -151,7 +154,11 @@ fn code_and_old_archives_are_refused_with_advice() {
     let error = golden_model("pickle/ViT-B-32.pt").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     let message = error.to_string();
-    assert!(message.contains("TorchScript") && message.contains("ViT-B-32/openai") || message.contains("vit_base_patch32_clip_224.openai"), "{message}");
+    assert!(
+        message.contains("TorchScript") && message.contains("ViT-B-32/openai")
+            || message.contains("vit_base_patch32_clip_224.openai"),
+        "{message}"
+    );
     let dir = copy("hf-clip/modern-gelu");
     std::fs::remove_file(dir.path().join("model.safetensors")).unwrap();
     std::fs::copy(golden("pickle/old_format.bin"), dir.path().join("pytorch_model.bin")).unwrap();
@@ -162,16 +169,20 @@ fn code_and_old_archives_are_refused_with_advice() {
 /// The OpenCLIP copy of the golden Hugging Face model: the same numbers under the other names.
 fn as_open_clip(original: &Path) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let tensors: HashMap<String, (Vec<usize>, Vec<f32>)> =
-        read(&original.join("model.safetensors")).into_iter().map(|(name, shape, values)| (name, (shape, values))).collect();
+    let tensors: HashMap<String, (Vec<usize>, Vec<f32>)> = read(&original.join("model.safetensors"))
+        .into_iter()
+        .map(|(name, shape, values)| (name, (shape, values)))
+        .collect();
     let mut renamed = Tensors::new();
     for (name, (shape, values)) in &tensors {
         let name = name
             .replace("vision_model.encoder.layers.", "visual.transformer.resblocks.")
             .replace("text_model.encoder.layers.", "transformer.resblocks.")
-            .replace("layer_norm1", "ln_1").replace("layer_norm2", "ln_2")
+            .replace("layer_norm1", "ln_1")
+            .replace("layer_norm2", "ln_2")
             .replace("self_attn.out_proj", "attn.out_proj")
-            .replace("mlp.fc1", "mlp.c_fc").replace("mlp.fc2", "mlp.c_proj")
+            .replace("mlp.fc1", "mlp.c_fc")
+            .replace("mlp.fc2", "mlp.c_proj")
             .replace("vision_model.embeddings.class_embedding", "visual.class_embedding")
             .replace("vision_model.embeddings.patch_embedding", "visual.conv1")
             .replace("vision_model.embeddings.position_embedding.weight", "visual.positional_embedding")
@@ -184,9 +195,8 @@ fn as_open_clip(original: &Path) -> tempfile::TempDir {
             let kind = &name[end + "self_attn.q_proj.".len()..];
             let source = |part: &str| {
                 let full = format!("{}{part}_proj.{kind}", "").to_string();
-                let original = tensors.keys().find(|other| {
-                    other.ends_with(&full) && rename_prefix(other) == name[..end]
-                });
+                let original =
+                    tensors.keys().find(|other| other.ends_with(&full) && rename_prefix(other) == name[..end]);
                 tensors[original.unwrap()].1.clone()
             };
             let all = [source("self_attn.q"), source("self_attn.k"), source("self_attn.v")].concat();
@@ -325,7 +335,9 @@ fn damaged_weight_files_are_reported_at_every_length() {
 /// Every leaf of a JSON document with its path.
 fn leaves(value: &serde_json::Value, path: &str, found: &mut Vec<String>) {
     match value {
-        serde_json::Value::Object(fields) => fields.iter().for_each(|(name, value)| leaves(value, &format!("{path}/{name}"), found)),
+        serde_json::Value::Object(fields) => {
+            fields.iter().for_each(|(name, value)| leaves(value, &format!("{path}/{name}"), found))
+        }
         _ => found.push(path.to_string()),
     }
 }
@@ -384,8 +396,16 @@ fn every_field_counts(fixture: &str, file: &str, inert: &[&str]) {
 #[test]
 fn no_field_of_a_configuration_is_ignored() {
     let inert = [
-        "architectures", "attention_dropout", "dtype", "torch_dtype", "initializer_factor", "initializer_range",
-        "logit_scale_init_value", "bos_token_id", "pad_token_id", "transformers_version",
+        "architectures",
+        "attention_dropout",
+        "dtype",
+        "torch_dtype",
+        "initializer_factor",
+        "initializer_range",
+        "logit_scale_init_value",
+        "bos_token_id",
+        "pad_token_id",
+        "transformers_version",
     ];
     every_field_counts("hf-clip/modern-gelu", "config.json", &inert);
     every_field_counts("hf-clip/modern-gelu", "preprocessor_config.json", &["image_processor_type"]);

@@ -88,7 +88,8 @@ fn mini_reproduces_its_expected_values() {
     for text in expected["texts"].as_array().unwrap() {
         let words = text["text"].as_str().unwrap();
         let ids = model.tokenizer().encode(words).unwrap().ids;
-        let padded: Vec<u32> = text["input_ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+        let padded: Vec<u32> =
+            text["input_ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
         assert_eq!(ids, padded[..ids.len()], "{words:?}");
         assert!(padded[ids.len()..].iter().all(|id| *id == model.tokenizer().pad_id()));
         let embedding = model.embed(&[Input::text(words)]).unwrap().remove(0);

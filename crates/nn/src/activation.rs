@@ -46,10 +46,7 @@ mod tests {
 
     fn close(found: &[f32], expected: &[f32]) {
         for (found, expected) in found.iter().zip(expected) {
-            assert!(
-                (found - expected).abs() <= 2e-6 * expected.abs().max(1.0),
-                "{found} is not {expected}"
-            );
+            assert!((found - expected).abs() <= 2e-6 * expected.abs().max(1.0), "{found} is not {expected}");
         }
     }
 
@@ -61,69 +58,27 @@ mod tests {
     // Expected values: PyTorch 2.15, float64.
     #[test]
     fn values_match_the_reference() {
-        let expected = [
-            0.0,
-            -0.018_071_31,
-            -0.149_611_56,
-            -4.999_574_5e-5,
-            0.0,
-            0.536_893_95,
-            2.465_013_8,
-            90.0,
-        ];
+        let expected = [0.0, -0.018_071_31, -0.149_611_56, -4.999_574_5e-5, 0.0, 0.536_893_95, 2.465_013_8, 90.0];
         close(&run(Activation::QuickGelu), &expected);
-        let expected = [
-            0.0,
-            -0.004_049_694,
-            -0.154_268_77,
-            -4.999_601e-5,
-            0.0,
-            0.530_625_4,
-            2.484_475_9,
-            90.0,
-        ];
+        let expected = [0.0, -0.004_049_694, -0.154_268_77, -4.999_601e-5, 0.0, 0.530_625_4, 2.484_475_9, 90.0];
         close(&run(Activation::Gelu), &expected);
-        let expected = [
-            0.0,
-            -0.003_637_392,
-            -0.154_285_99,
-            -4.999_601e-5,
-            0.0,
-            0.530_570_1,
-            2.484_916,
-            90.0,
-        ];
+        let expected = [0.0, -0.003_637_392, -0.154_285_99, -4.999_601e-5, 0.0, 0.530_570_1, 2.484_916, 90.0];
         close(&run(Activation::GeluTanh), &expected);
     }
 
     #[test]
     fn gradients_match_finite_differences() {
-        for activation in [
-            Activation::QuickGelu,
-            Activation::Gelu,
-            Activation::GeluTanh,
-        ] {
+        for activation in [Activation::QuickGelu, Activation::Gelu, Activation::GeluTanh] {
             let points = [-2.0f64, -0.3, 0.4, 1.7];
             let x = Var::new(&points, &Device::Cpu).unwrap();
-            let y = activation
-                .forward(x.as_tensor())
-                .unwrap()
-                .sum_all()
-                .unwrap();
+            let y = activation.forward(x.as_tensor()).unwrap().sum_all().unwrap();
             let gradient: Vec<f64> = y.backward().unwrap().get(&x).unwrap().to_vec1().unwrap();
             let value = |x: f64| -> f64 {
-                activation
-                    .forward(&Tensor::new(x, &Device::Cpu).unwrap())
-                    .unwrap()
-                    .to_scalar()
-                    .unwrap()
+                activation.forward(&Tensor::new(x, &Device::Cpu).unwrap()).unwrap().to_scalar().unwrap()
             };
             for (point, slope) in points.iter().zip(gradient) {
                 let expected = (value(point + 1e-5) - value(point - 1e-5)) / 2e-5;
-                assert!(
-                    (slope - expected).abs() < 1e-6,
-                    "{activation:?} at {point}: {slope} is not {expected}"
-                );
+                assert!((slope - expected).abs() < 1e-6, "{activation:?} at {point}: {slope} is not {expected}");
             }
         }
     }

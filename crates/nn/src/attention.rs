@@ -20,17 +20,9 @@ impl AttentionMask {
     /// Failures of the tensor library.
     pub fn causal(tokens: usize, dtype: DType, device: &Device) -> Result<Self> {
         let mask: Vec<f32> = (0..tokens * tokens)
-            .map(|cell| {
-                if cell % tokens > cell / tokens {
-                    f32::NEG_INFINITY
-                } else {
-                    0.0
-                }
-            })
+            .map(|cell| if cell % tokens > cell / tokens { f32::NEG_INFINITY } else { 0.0 })
             .collect();
-        Ok(Self::Additive(
-            Tensor::from_vec(mask, (1, 1, tokens, tokens), device)?.to_dtype(dtype)?,
-        ))
+        Ok(Self::Additive(Tensor::from_vec(mask, (1, 1, tokens, tokens), device)?.to_dtype(dtype)?))
     }
 
     /// As [`causal`](Self::causal), and no position attends to a key whose entry in `present` (`[batch][tokens]`) is
@@ -38,25 +30,16 @@ impl AttentionMask {
     ///
     /// # Errors
     /// Rows of unequal length.
-    pub fn causal_with_padding(
-        present: &[Vec<bool>],
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Self> {
+    pub fn causal_with_padding(present: &[Vec<bool>], dtype: DType, device: &Device) -> Result<Self> {
         let tokens = present.first().map_or(0, Vec::len);
         let mut mask = Vec::with_capacity(present.len() * tokens * tokens);
         for row in present {
             for query in 0..tokens {
-                let blocked = row
-                    .iter()
-                    .enumerate()
-                    .map(|(key, present)| key > query || !present);
+                let blocked = row.iter().enumerate().map(|(key, present)| key > query || !present);
                 mask.extend(blocked.map(|blocked| if blocked { f32::NEG_INFINITY } else { 0.0 }));
             }
         }
-        Ok(Self::Additive(
-            Tensor::from_vec(mask, (present.len(), 1, tokens, tokens), device)?.to_dtype(dtype)?,
-        ))
+        Ok(Self::Additive(Tensor::from_vec(mask, (present.len(), 1, tokens, tokens), device)?.to_dtype(dtype)?))
     }
 }
 
@@ -91,11 +74,7 @@ impl SelfAttention {
     pub fn forward(&self, x: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
         let (batch, tokens, width) = x.dims3()?;
         let head_width = width / self.heads;
-        let qkv = self
-            .qkv
-            .forward(x)?
-            .reshape((batch, tokens, 3, self.heads, head_width))?
-            .permute((2, 0, 3, 1, 4))?;
+        let qkv = self.qkv.forward(x)?.reshape((batch, tokens, 3, self.heads, head_width))?.permute((2, 0, 3, 1, 4))?;
         let [q, k, v] = [0, 1, 2].map(|part| qkv.get(part).and_then(|t| t.contiguous()));
         let q = (q? * (head_width as f64).powf(-0.5))?;
         let scores = q.matmul(&k?.transpose(2, 3)?)?;
@@ -104,7 +83,6 @@ impl SelfAttention {
             AttentionMask::Additive(mask) => scores.broadcast_add(mask)?,
         };
         let mixed = softmax_last_dim(&scores)?.matmul(&v?)?;
-        self.out
-            .forward(&mixed.transpose(1, 2)?.reshape((batch, tokens, width))?)
+        self.out.forward(&mixed.transpose(1, 2)?.reshape((batch, tokens, width))?)
     }
 }

@@ -27,8 +27,7 @@ pub struct Mlp {
 
 impl Mlp {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.fc2
-            .forward(&self.activation.forward(&self.fc1.forward(x)?)?)
+        self.fc2.forward(&self.activation.forward(&self.fc1.forward(x)?)?)
     }
 }
 

@@ -24,9 +24,7 @@ impl LayerNorm {
         let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
         let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
         let normalised = centred.broadcast_div(&(variance + self.eps)?.sqrt()?)?;
-        normalised
-            .broadcast_mul(&self.weight)?
-            .broadcast_add(&self.bias)
+        normalised.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)
     }
 }
 
@@ -44,11 +42,7 @@ mod tests {
     use candle_core::{Device, Var};
 
     fn rows() -> Var {
-        Var::new(
-            &[[1.0f64, 2.0, 4.0, -3.0], [0.5, 0.25, -0.125, 7.0]],
-            &Device::Cpu,
-        )
-        .unwrap()
+        Var::new(&[[1.0f64, 2.0, 4.0, -3.0], [0.5, 0.25, -0.125, 7.0]], &Device::Cpu).unwrap()
     }
 
     fn norm() -> LayerNorm {
@@ -59,19 +53,10 @@ mod tests {
 
     #[test]
     fn normalises_each_row() {
-        let y: Vec<Vec<f64>> = norm()
-            .forward(rows().as_tensor())
-            .unwrap()
-            .to_vec2()
-            .unwrap();
+        let y: Vec<Vec<f64>> = norm().forward(rows().as_tensor()).unwrap().to_vec2().unwrap();
         // Row one has mean 1 and variance 6.5.
         let unit = 1.0 / (6.5f64 + 1e-5).sqrt();
-        let expected = [
-            0.1,
-            0.5 * unit - 0.2,
-            -2.0 * 3.0 * unit + 0.3,
-            1.5 * -4.0 * unit,
-        ];
+        let expected = [0.1, 0.5 * unit - 0.2, -2.0 * 3.0 * unit + 0.3, 1.5 * -4.0 * unit];
         for (found, expected) in y[0].iter().zip(expected) {
             assert!((found - expected).abs() < 1e-12);
         }
@@ -81,29 +66,17 @@ mod tests {
     fn gradient_matches_finite_differences() {
         let x = rows();
         let loss = |x: &Tensor| norm().forward(x).unwrap().sqr().unwrap().sum_all().unwrap();
-        let gradient: Vec<f64> = loss(x.as_tensor())
-            .backward()
-            .unwrap()
-            .get(&x)
-            .unwrap()
-            .flatten_all()
-            .unwrap()
-            .to_vec1()
-            .unwrap();
+        let gradient: Vec<f64> =
+            loss(x.as_tensor()).backward().unwrap().get(&x).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         let flat: Vec<f64> = x.as_tensor().flatten_all().unwrap().to_vec1().unwrap();
         for (i, slope) in gradient.iter().enumerate() {
             let at = |delta: f64| {
                 let mut moved = flat.clone();
                 moved[i] += delta;
-                loss(&Tensor::from_vec(moved, (2, 4), &Device::Cpu).unwrap())
-                    .to_scalar::<f64>()
-                    .unwrap()
+                loss(&Tensor::from_vec(moved, (2, 4), &Device::Cpu).unwrap()).to_scalar::<f64>().unwrap()
             };
             let expected = (at(1e-5) - at(-1e-5)) / 2e-5;
-            assert!(
-                (slope - expected).abs() < 1e-5,
-                "{i}: {slope} is not {expected}"
-            );
+            assert!((slope - expected).abs() < 1e-5, "{i}: {slope} is not {expected}");
         }
     }
 

@@ -29,15 +29,9 @@ pub fn resize_grid_positions(
     let columns = taps(old.1, new.1, method);
     let device = positions.device();
     let grid = mix(&rows, old.0, device)?.matmul(&grid.reshape((old.0, old.1 * width))?)?;
-    let grid = grid
-        .reshape((new.0, old.1, width))?
-        .transpose(0, 1)?
-        .reshape((old.1, new.0 * width))?;
+    let grid = grid.reshape((new.0, old.1, width))?.transpose(0, 1)?.reshape((old.1, new.0 * width))?;
     let grid = mix(&columns, old.1, device)?.matmul(&grid)?;
-    let grid = grid
-        .reshape((new.1, new.0, width))?
-        .transpose(0, 1)?
-        .reshape((new.0 * new.1, width))?;
+    let grid = grid.reshape((new.1, new.0, width))?.transpose(0, 1)?.reshape((new.0 * new.1, width))?;
     Tensor::cat(&[&class, &grid], 0)
 }
 
@@ -138,12 +132,7 @@ mod tests {
     #[test]
     fn values_match_the_reference() {
         let cases: [(GridResize, (usize, usize), (usize, usize), &[f32]); 4] = [
-            (
-                GridResize::Bicubic,
-                (4, 5),
-                (2, 3),
-                &[0.20139, 2.8125, -0.381946, 2.844908, 1.6875, 0.530093],
-            ),
+            (GridResize::Bicubic, (4, 5), (2, 3), &[0.20139, 2.8125, -0.381946, 2.844908, 1.6875, 0.530093]),
             (
                 GridResize::BicubicAntialiased,
                 (4, 5),
@@ -155,9 +144,9 @@ mod tests {
                 (3, 4),
                 (5, 7),
                 &[
-                    -2.375288, 1.41502, 6.203837, 5.70925, 2.005947, -1.099192, -3.077638,
-                    1.416942, 2.913609, 4.485035, 2.180748, -0.532702, 0.032115, 0.79317, 5.396868,
-                    3.883019, 1.413631, -2.03125, -2.784255, 1.368805,
+                    -2.375288, 1.41502, 6.203837, 5.70925, 2.005947, -1.099192, -3.077638, 1.416942, 2.913609,
+                    4.485035, 2.180748, -0.532702, 0.032115, 0.79317, 5.396868, 3.883019, 1.413631, -2.03125,
+                    -2.784255, 1.368805,
                 ],
             ),
             (
@@ -165,9 +154,9 @@ mod tests {
                 (3, 4),
                 (5, 7),
                 &[
-                    -2.073976, 1.065029, 6.145816, 5.168632, 2.035834, -1.14658, -2.835994,
-                    1.079129, 2.448876, 4.465956, 2.398321, -0.144531, 0.050885, 0.356182,
-                    5.317308, 3.94451, 1.303944, -1.6875, -2.806035, 1.732905,
+                    -2.073976, 1.065029, 6.145816, 5.168632, 2.035834, -1.14658, -2.835994, 1.079129, 2.448876,
+                    4.465956, 2.398321, -0.144531, 0.050885, 0.356182, 5.317308, 3.94451, 1.303944, -1.6875, -2.806035,
+                    1.732905,
                 ],
             ),
         ];
@@ -175,10 +164,7 @@ mod tests {
             let found = resized(method, old, new);
             assert_eq!(found[0], 9.0);
             for (found, expected) in found[1..].iter().zip(expected) {
-                assert!(
-                    (found - expected).abs() < 5e-6,
-                    "{method:?} {old:?} {new:?}: {found} is not {expected}"
-                );
+                assert!((found - expected).abs() < 5e-6, "{method:?} {old:?} {new:?}: {found} is not {expected}");
             }
         }
     }
@@ -186,19 +172,11 @@ mod tests {
     #[test]
     fn the_sequence_is_interpolated_between_centres() {
         let positions = Tensor::new(&[[0f32], [1.0], [2.0], [3.0]], &Device::Cpu).unwrap();
-        let found: Vec<f32> = resize_sequence_positions(&positions, 2)
-            .unwrap()
-            .flatten_all()
-            .unwrap()
-            .to_vec1()
-            .unwrap();
+        let found: Vec<f32> =
+            resize_sequence_positions(&positions, 2).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         assert_eq!(found, [0.5, 2.5]);
-        let found: Vec<f32> = resize_sequence_positions(&positions, 8)
-            .unwrap()
-            .flatten_all()
-            .unwrap()
-            .to_vec1()
-            .unwrap();
+        let found: Vec<f32> =
+            resize_sequence_positions(&positions, 8).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         assert_eq!(found, [0.0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.0]);
     }
 }

@@ -22,15 +22,15 @@ const SHOWN: usize = 3;
 /// What is asked: words, and the column of the captions in the words' language.
 const QUESTIONS: [(&str, &str); 6] = [
     ("red apple", "en"),
-    ("dog face", "en"),
-    ("musical note", "en"),
     ("pomme rouge", "fr"),
-    ("visage de chat", "fr"),
-    ("flocon de neige", "fr"),
+    ("moon", "en"),
+    ("lune croissante", "fr"),
+    ("boat", "en"),
+    ("smile", "en"),
 ];
 
-/// The picture that is searched by.
-const PICTURE: &str = "1f436.png";
+/// The picture that is searched by: a turtle.
+const PICTURE: &str = "1f422.png";
 
 #[derive(Serialize)]
 struct Summary<'a> {
@@ -196,7 +196,7 @@ fn told(answer: &Answer, output: &Output) -> String {
     let question = match (answer.query, answer.language) {
         (Some(words), "fr") => format!("\"{words}\" (French)"),
         (Some(words), _) => format!("\"{words}\""),
-        (None, _) => format!("like the drawing {PICTURE} (a dog's face)"),
+        (None, _) => format!("like the picture {PICTURE}, a turtle"),
     };
     let time = output.paint.style(Style::Dim, &quantities::duration(answer.milliseconds / 1e3));
     let mut text = format!("{} {time}\n", output.paint.style(Style::Cyan, &question));
@@ -222,8 +222,8 @@ fn farewell(place: &Place, output: &Output) -> String {
     if place.kept {
         let collection = place.collection().display().to_string();
         text.push_str(&format!("{}\n", bold("Go on with this collection")));
-        text.push_str(&command(&format!("crossmodal search hot dog --collection {}", quoted(&collection))));
-        text.push_str(&command(&format!("crossmodal search --like 1f436.png --open --collection {}", quoted(&collection))));
+        text.push_str(&command(&format!("crossmodal search thumbs up --collection {}", quoted(&collection))));
+        text.push_str(&command(&format!("crossmodal search --like {PICTURE} --open --collection {}", quoted(&collection))));
     } else {
         text.push_str(&format!("{}\n", bold("Keep the collection and search it yourself")));
         text.push_str(&command("crossmodal demo --dir crossmodal-demo"));

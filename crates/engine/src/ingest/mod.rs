@@ -153,7 +153,8 @@ pub fn run(
     let space = collection.adopt(model.as_ref())?;
     let found = crate::files::find(&request.paths)?;
     let mut report = stages::run(collection, model, &space, request, &found, events, cancel)?;
-    let walk_problems = found.problems.iter().map(|(path, reason)| Skipped { path: path.clone(), reason: reason.clone() });
+    let walk_problems =
+        found.problems.iter().map(|(path, reason)| Skipped { path: path.clone(), reason: reason.clone() });
     report.skipped.extend(walk_problems);
     report.skipped.sort_by(|a, b| a.path.cmp(&b.path));
     report.others = found.others;

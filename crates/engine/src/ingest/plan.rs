@@ -111,7 +111,8 @@ impl Planner<'_> {
             let pending = self.pending(file, known.as_ref().map(|stored| &stored.item.metadata));
             match known {
                 Some(known) if self.has_vector(&known, &pending)? => {
-                    let action = if known.item == pending.item { Action::Unchanged } else { Action::Touch(pending.item) };
+                    let action =
+                        if known.item == pending.item { Action::Unchanged } else { Action::Touch(pending.item) };
                     planned.push(action);
                 }
                 _ => fresh.push(pending),

@@ -118,13 +118,8 @@ pub(super) fn run(
         written: AtomicUsize::new(0),
         busy: [const { AtomicU64::new(0) }; 5],
     };
-    let planner = Planner {
-        collection,
-        model: model.as_ref(),
-        space,
-        metadata: &request.metadata,
-        roots: &found.roots,
-    };
+    let planner =
+        Planner { collection, model: model.as_ref(), space, metadata: &request.metadata, roots: &found.roots };
     let (to_plan, planned) = bounded(threads * 4);
     let (to_prepare, preparing) = bounded(batch_size.max(threads * 2));
     let (to_encode, encoding) = bounded(batch_size * 2);
@@ -340,7 +335,8 @@ impl Encoder<'_> {
 
     fn encode(&self, shared: &Shared<'_>, batch: Vec<Ready>, to_write: &Sender<Write>) -> Result<()> {
         let precision = self.model.info().precision.as_str();
-        let (pending, prepared): (Vec<_>, Vec<_>) = batch.into_iter().map(|ready| (ready.pending, ready.prepared)).unzip();
+        let (pending, prepared): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|ready| (ready.pending, ready.prepared)).unzip();
         let embeddings = match self.model.encode(prepared, shared.cancel) {
             Ok(embeddings) => embeddings,
             Err(error) if error.kind() == ErrorKind::Cancelled => return Ok(()),

@@ -33,9 +33,7 @@ impl Header {
         let length = le32(bytes, FILE_HEADER)? as usize;
         let core = length == CORE_HEADER;
         if !core && !matches!(length, 40 | 52 | 56 | 64 | 108 | 124) {
-            return Some(Err(
-                FORMAT.unsupported(format_args!("a header of {length} bytes"))
-            ));
+            return Some(Err(FORMAT.unsupported(format_args!("a header of {length} bytes"))));
         }
         let (width, height) = crate::dimensions(bytes).ok()?;
         let at = FILE_HEADER + if core { 10 } else { 14 };
@@ -76,15 +74,8 @@ impl Header {
     }
 
     fn palette(&self, bytes: &[u8]) -> Option<Vec<[u8; 3]>> {
-        let entries = bytes
-            .get(self.palette_at..)?
-            .chunks_exact(self.entry)
-            .take(self.colours.min(256));
-        Some(
-            entries
-                .map(|entry| [entry[2], entry[1], entry[0]])
-                .collect(),
-        )
+        let entries = bytes.get(self.palette_at..)?.chunks_exact(self.entry).take(self.colours.min(256));
+        Some(entries.map(|entry| [entry[2], entry[1], entry[0]]).collect())
     }
 }
 
@@ -96,20 +87,13 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Picture> {
     let size = (header.width, header.height);
     let (mode, data) = match (header.bits, header.compression) {
         (1 | 4 | 8, RAW) => {
-            let indices = unpack(pixels, size, header.bits as u8, header.stride(), |sample| {
-                sample
-            });
+            let indices = unpack(pixels, size, header.bits as u8, header.stride(), |sample| sample);
             (PixelMode::Palette, indices.ok_or_else(cut_short)?)
         }
-        (4, RLE4) | (8, RLE8) => (
-            PixelMode::Palette,
-            run_lengths(pixels, &header).ok_or_else(cut_short)?,
-        ),
+        (4, RLE4) | (8, RLE8) => (PixelMode::Palette, run_lengths(pixels, &header).ok_or_else(cut_short)?),
         (16 | 24 | 32, RAW | BIT_FIELDS) => true_colour(pixels, &header)?,
         (bits, compression) => {
-            return Err(FORMAT.unsupported(format_args!(
-                "{bits} bits a pixel with compression {compression}"
-            )));
+            return Err(FORMAT.unsupported(format_args!("{bits} bits a pixel with compression {compression}")));
         }
     };
     let mut picture = Picture::new(size.0, size.1, mode, data);
@@ -118,13 +102,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Picture> {
     }
     if !header.top_down {
         let stride = picture.width as usize * picture.mode.bytes();
-        picture.data = picture
-            .data
-            .chunks_exact(stride)
-            .rev()
-            .flatten()
-            .copied()
-            .collect();
+        picture.data = picture.data.chunks_exact(stride).rev().flatten().copied().collect();
     }
     Ok(picture)
 }
@@ -132,18 +110,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Picture> {
 /// Pillow drops a palette that is a grey ramp, or black and white.
 fn apply_palette(picture: &mut Picture, palette: &[[u8; 3]]) {
     let step = if palette.len() == 2 { 255 } else { 1 };
-    let grey = palette
-        .iter()
-        .enumerate()
-        .all(|(index, colour)| *colour == [(index * step) as u8; 3]);
+    let grey = palette.iter().enumerate().all(|(index, colour)| *colour == [(index * step) as u8; 3]);
     if !grey {
         picture.palette = full_palette(palette.iter().copied());
     } else if palette.len() <= 2 {
         picture.mode = PixelMode::Bilevel;
-        picture
-            .data
-            .iter_mut()
-            .for_each(|index| *index = index.saturating_mul(stretch(1)));
+        picture.data.iter_mut().for_each(|index| *index = index.saturating_mul(stretch(1)));
     } else {
         picture.mode = PixelMode::Grey;
     }
@@ -153,9 +125,7 @@ fn true_colour(pixels: &[u8], header: &Header) -> Result<(PixelMode, Vec<u8>)> {
     let row = header.width as usize * usize::from(header.bits / 8);
     let mut packed = Vec::with_capacity(row * header.height as usize);
     for y in 0..header.height as usize {
-        let line = pixels
-            .get(y * header.stride()..)
-            .and_then(|rest| rest.get(..row));
+        let line = pixels.get(y * header.stride()..).and_then(|rest| rest.get(..row));
         packed.extend_from_slice(line.ok_or_else(|| FORMAT.malformed("the file is truncated"))?);
     }
     let [red, green, blue, alpha] = header.masks;
@@ -163,15 +133,10 @@ fn true_colour(pixels: &[u8], header: &Header) -> Result<(PixelMode, Vec<u8>)> {
     let data = match (header.bits, masks) {
         (16, None | Some((0x7c00, 0x3e0, 0x1f))) => map_pixels(&packed, |pixel| rgb16(pixel, 5)),
         (16, Some((0xf800, 0x7e0, 0x1f))) => map_pixels(&packed, |pixel| rgb16(pixel, 6)),
-        (24, None | Some((0xff_0000, 0xff00, 0xff))) => {
-            map_pixels(&packed, |[b, g, r]: [u8; 3]| [r, g, b])
-        }
+        (24, None | Some((0xff_0000, 0xff00, 0xff))) => map_pixels(&packed, |[b, g, r]: [u8; 3]| [r, g, b]),
         (32, None) => map_pixels(&packed, |[b, g, r, _]: [u8; 4]| [r, g, b]),
         (32, Some((0, 0, 0))) if alpha == 0 => {
-            return Ok((
-                PixelMode::Rgba,
-                map_pixels(&packed, |[b, g, r, a]: [u8; 4]| [r, g, b, a]),
-            ));
+            return Ok((PixelMode::Rgba, map_pixels(&packed, |[b, g, r, a]: [u8; 4]| [r, g, b, a])));
         }
         (32, Some(_)) => return byte_fields(&packed, header.masks),
         _ => return Err(FORMAT.unsupported(format_args!("bit fields {:x?}", header.masks))),
@@ -189,16 +154,9 @@ fn byte_fields(packed: &[u8], masks: [u32; 4]) -> Result<(PixelMode, Vec<u8>)> {
     match (alpha, masks[3]) {
         (Some(alpha), _) => Ok((
             PixelMode::Rgba,
-            map_pixels(packed, |pixel: [u8; 4]| {
-                [pixel[red], pixel[green], pixel[blue], pixel[alpha]]
-            }),
+            map_pixels(packed, |pixel: [u8; 4]| [pixel[red], pixel[green], pixel[blue], pixel[alpha]]),
         )),
-        (None, 0) => Ok((
-            PixelMode::Rgb,
-            map_pixels(packed, |pixel: [u8; 4]| {
-                [pixel[red], pixel[green], pixel[blue]]
-            }),
-        )),
+        (None, 0) => Ok((PixelMode::Rgb, map_pixels(packed, |pixel: [u8; 4]| [pixel[red], pixel[green], pixel[blue]]))),
         _ => Err(FORMAT.unsupported(format_args!("bit fields {masks:x?}"))),
     }
 }
@@ -208,12 +166,7 @@ fn rgb16(pixel: [u8; 2], green_bits: u32) -> [u8; 3] {
     let value = u32::from(u16::from_le_bytes(pixel));
     let green_most = (1 << green_bits) - 1;
     let green = (value >> 5 & green_most) * 255 / green_most;
-    [
-        (value >> (5 + green_bits) & 31) * 255 / 31,
-        green,
-        (value & 31) * 255 / 31,
-    ]
-    .map(|level| level as u8)
+    [(value >> (5 + green_bits) & 31) * 255 / 31, green, (value & 31) * 255 / 31].map(|level| level as u8)
 }
 
 /// Indices from run-length coding, rows in file order. `None` if there are too few.
@@ -255,11 +208,7 @@ fn run_lengths(code: &[u8], header: &Header) -> Option<Vec<u8>> {
             (count, value) => {
                 // A run never leaves its row.
                 let count = usize::from(count).min(width - column);
-                let pair = if nibbles {
-                    [value >> 4, value & 15]
-                } else {
-                    [value; 2]
-                };
+                let pair = if nibbles { [value >> 4, value & 15] } else { [value; 2] };
                 indices.extend((0..count).map(|index| pair[index % 2]));
             }
         }

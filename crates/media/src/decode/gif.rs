@@ -18,9 +18,7 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Picture> {
     if let Some(memory) = NonZeroU64::new(limits.memory() as u64) {
         options.set_memory_limit(MemoryLimit::Bytes(memory));
     }
-    let mut decoder = options
-        .read_info(bytes)
-        .map_err(|error| FORMAT.malformed(error))?;
+    let mut decoder = options.read_info(bytes).map_err(|error| FORMAT.malformed(error))?;
     let global = decoder.global_palette().map(<[u8]>::to_vec);
     let canvas = (u32::from(decoder.width()), u32::from(decoder.height()));
     let announced = decoder
@@ -34,9 +32,7 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Picture> {
     limits.check_pixels(size.0, size.1)?;
     let mut frame = announced.clone();
     let mut indices = vec![0; decoder.buffer_size()];
-    decoder
-        .read_into_buffer(&mut indices)
-        .map_err(|error| FORMAT.malformed(error))?;
+    decoder.read_into_buffer(&mut indices).map_err(|error| FORMAT.malformed(error))?;
     frame.buffer = indices.into();
     Ok(place(&frame, global.as_deref(), size))
 }
@@ -51,34 +47,19 @@ fn place(frame: &Frame<'_>, global: Option<&[u8]>, (width, height): (u32, u32)) 
             row[left..left + frame_width].copy_from_slice(source);
         }
     }
-    let palette = frame
-        .palette
-        .as_deref()
-        .or(global)
-        .filter(|palette| !is_grey_ramp(palette));
-    let mode = if palette.is_some() {
-        PixelMode::Palette
-    } else {
-        PixelMode::Grey
-    };
+    let palette = frame.palette.as_deref().or(global).filter(|palette| !is_grey_ramp(palette));
+    let mode = if palette.is_some() { PixelMode::Palette } else { PixelMode::Grey };
     let mut picture = Picture::new(width, height, mode, data);
     if let Some(palette) = palette {
         picture.palette = full_palette(palette.as_chunks::<3>().0.iter().copied());
         picture.transparency = frame.transparent.map(Transparency::Index);
     } else {
-        picture.transparency = frame
-            .transparent
-            .map(|level| Transparency::Level(level.into()));
+        picture.transparency = frame.transparent.map(|level| Transparency::Level(level.into()));
     }
     picture
 }
 
 /// Whether every entry is the grey of its own index, in which case Pillow drops the palette.
 fn is_grey_ramp(palette: &[u8]) -> bool {
-    palette
-        .as_chunks::<3>()
-        .0
-        .iter()
-        .enumerate()
-        .all(|(index, colour)| colour.iter().all(|c| usize::from(*c) == index))
+    palette.as_chunks::<3>().0.iter().enumerate().all(|(index, colour)| colour.iter().all(|c| usize::from(*c) == index))
 }

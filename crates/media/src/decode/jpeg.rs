@@ -68,9 +68,7 @@ impl JpegHeader {
                 }
                 // Start of frame of every process; C4, C8 and CC are other things.
                 0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf => {
-                    header
-                        .read_frame(segment)
-                        .ok_or_else(|| FORMAT.malformed("the frame header is cut short"))?;
+                    header.read_frame(segment).ok_or_else(|| FORMAT.malformed("the frame header is cut short"))?;
                 }
                 0xe1 => header.read_app1(segment),
                 _ => {}
@@ -84,10 +82,7 @@ impl JpegHeader {
         self.height = u16::from_be_bytes([h0, h1]).into();
         self.width = u16::from_be_bytes([w0, w1]).into();
         let components = segment.get(6..6 + 3 * usize::from(count))?;
-        self.sampling = components
-            .chunks_exact(3)
-            .map(|item| (item[1] >> 4, item[1] & 15))
-            .collect();
+        self.sampling = components.chunks_exact(3).map(|item| (item[1] >> 4, item[1] & 15)).collect();
         Some(())
     }
 
@@ -103,10 +98,7 @@ impl JpegHeader {
         if self.sampling.is_empty() {
             Err(FORMAT.malformed("a scan starts before any frame header"))
         } else if self.width == 0 || self.height == 0 {
-            Err(FORMAT.malformed(format_args!(
-                "a size of {}x{} pixels",
-                self.width, self.height
-            )))
+            Err(FORMAT.malformed(format_args!("a size of {}x{} pixels", self.width, self.height)))
         } else {
             Ok(self)
         }
@@ -114,10 +106,7 @@ impl JpegHeader {
 
     fn mode(&self) -> Result<(PixelMode, PixelFormat)> {
         if self.precision != 8 {
-            return Err(FORMAT.unsupported(format_args!(
-                "{} bits a sample, only 8 are read",
-                self.precision
-            )));
+            return Err(FORMAT.unsupported(format_args!("{} bits a sample, only 8 are read", self.precision)));
         }
         match self.sampling.as_slice() {
             [_] => Ok((PixelMode::Grey, PixelFormat::Grayscale)),
@@ -126,10 +115,7 @@ impl JpegHeader {
                 Err(FORMAT.unsupported("CMYK in an unusual subsampling"))
             }
             [_, _, _, _] => Ok((PixelMode::Cmyk, PixelFormat::Cmyk)),
-            other => Err(FORMAT.unsupported(format_args!(
-                "{} components, only 1, 3 and 4 are read",
-                other.len()
-            ))),
+            other => Err(FORMAT.unsupported(format_args!("{} components, only 1, 3 and 4 are read", other.len()))),
         }
     }
 }
@@ -144,9 +130,7 @@ fn exact_cmyk(first: (u8, u8), second: (u8, u8), third: (u8, u8), black: (u8, u8
 /// EXIF orientation of the file; 1 if it declares none.
 pub(super) fn orientation(bytes: &[u8]) -> Result<u8> {
     let header = JpegHeader::parse(bytes)?;
-    Ok(exif_orientation(&header.exif)
-        .or_else(|| xmp_orientation(&header.xmp))
-        .unwrap_or(1))
+    Ok(exif_orientation(&header.exif).or_else(|| xmp_orientation(&header.xmp)).unwrap_or(1))
 }
 
 /// Decodes to [`PixelMode::Grey`], [`PixelMode::Rgb`] or [`PixelMode::Cmyk`].
@@ -156,25 +140,12 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Picture> {
     let header = JpegHeader::parse(bytes)?;
     let (mode, output) = header.mode()?;
     // Entropy-coded data can't contain this pair of bytes; thumbnails, which can, stand before the first scan.
-    if !bytes[header.scan_at..]
-        .windows(2)
-        .rev()
-        .any(|pair| pair == [0xff, 0xd9])
-    {
+    if !bytes[header.scan_at..].windows(2).rev().any(|pair| pair == [0xff, 0xd9]) {
         return Err(FORMAT.malformed("the file is truncated: it has no end marker"));
     }
-    let turbo_limits = TurboLimits {
-        max_pixels: limits.max_pixels,
-        max_scans: MAX_SCANS,
-        ..TurboLimits::default()
-    };
+    let turbo_limits = TurboLimits { max_pixels: limits.max_pixels, max_scans: MAX_SCANS, ..TurboLimits::default() };
     let image = Decoder::new_with_limits(bytes, turbo_limits)
-        .and_then(|decoder| {
-            decoder
-                .with_output_format(output)
-                .with_block_smoothing(true)
-                .decode_image()
-        })
+        .and_then(|decoder| decoder.with_output_format(output).with_block_smoothing(true).decode_image())
         .map_err(describe)?;
     let size = (header.width, header.height);
     let mut data = image.data;
@@ -193,9 +164,7 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Picture> {
 fn describe(error: JpegError) -> crate::Error {
     match error {
         JpegError::Unsupported(reason) => FORMAT.unsupported(reason),
-        JpegError::UnexpectedEof => {
-            FORMAT.malformed("the compressed data ends too early (truncated or damaged)")
-        }
+        JpegError::UnexpectedEof => FORMAT.malformed("the compressed data ends too early (truncated or damaged)"),
         other => FORMAT.malformed(other),
     }
 }

@@ -12,21 +12,14 @@ use std::panic::catch_unwind;
 
 use crate::format::recognise;
 use crate::orientation::upright;
-use crate::{
-    AlphaRule, DecodeLimits, Error, ImageFormat, OrientationRule, Picture, Result, RgbPixels,
-    dimensions,
-};
+use crate::{AlphaRule, DecodeLimits, Error, ImageFormat, OrientationRule, Picture, Result, RgbPixels, dimensions};
 
 impl DecodeLimits {
     pub(crate) fn check_pixels(&self, width: u32, height: u32) -> Result<()> {
         let found = u64::from(width) * u64::from(height);
         if found > self.max_pixels {
             let what = format!("a picture of {width}x{height} pixels: the pixel count");
-            return Err(Error::TooLarge {
-                what,
-                found,
-                limit: self.max_pixels,
-            });
+            return Err(Error::TooLarge { what, found, limit: self.max_pixels });
         }
         Ok(())
     }
@@ -35,19 +28,14 @@ impl DecodeLimits {
         let found = bytes.len() as u64;
         if found > self.max_bytes {
             let what = "the size in bytes of an encoded picture".to_owned();
-            return Err(Error::TooLarge {
-                what,
-                found,
-                limit: self.max_bytes,
-            });
+            return Err(Error::TooLarge { what, found, limit: self.max_bytes });
         }
         Ok(())
     }
 
     /// Memory that a decoder may take: every pixel at 16 bits in four channels, twice, and some for tables.
     fn memory(&self) -> usize {
-        usize::try_from(self.max_pixels.saturating_mul(16).saturating_add(64 << 20))
-            .unwrap_or(usize::MAX)
+        usize::try_from(self.max_pixels.saturating_mul(16).saturating_add(64 << 20)).unwrap_or(usize::MAX)
     }
 }
 
@@ -93,11 +81,7 @@ pub fn orientation(bytes: &[u8]) -> Result<u8> {
 }
 
 /// [`decode`], then turned upright if `rule` says so.
-pub(crate) fn decode_oriented(
-    bytes: &[u8],
-    limits: &DecodeLimits,
-    rule: OrientationRule,
-) -> Result<Picture> {
+pub(crate) fn decode_oriented(bytes: &[u8], limits: &DecodeLimits, rule: OrientationRule) -> Result<Picture> {
     let picture = decode(bytes, limits)?;
     match rule {
         OrientationRule::Ignore => Ok(picture),
@@ -126,11 +110,6 @@ pub fn decode_rgb(
     orientation: OrientationRule,
     alpha: AlphaRule,
 ) -> Result<RgbPixels> {
-    let picture =
-        decode_oriented(bytes, limits, orientation)?.into_rgb(|picture| picture.to_rgb_with(alpha));
-    Ok(RgbPixels {
-        width: picture.width,
-        height: picture.height,
-        data: picture.data,
-    })
+    let picture = decode_oriented(bytes, limits, orientation)?.into_rgb(|picture| picture.to_rgb_with(alpha));
+    Ok(RgbPixels { width: picture.width, height: picture.height, data: picture.data })
 }

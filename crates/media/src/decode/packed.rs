@@ -49,21 +49,10 @@ pub(super) fn full_palette(colours: impl IntoIterator<Item = [u8; 3]>) -> Vec<[u
 
 /// The high bytes of 16-bit samples stored high byte first.
 pub(super) fn high_bytes(data: &[u8]) -> Vec<u8> {
-    data.as_chunks::<2>()
-        .0
-        .iter()
-        .map(|[high, _]| *high)
-        .collect()
+    data.as_chunks::<2>().0.iter().map(|[high, _]| *high).collect()
 }
 
 /// Drops or repeats the bytes of each pixel of `N` bytes.
-pub(super) fn map_pixels<const N: usize, const M: usize>(
-    data: &[u8],
-    map: impl Fn([u8; N]) -> [u8; M],
-) -> Vec<u8> {
-    data.as_chunks::<N>()
-        .0
-        .iter()
-        .flat_map(|pixel| map(*pixel))
-        .collect()
+pub(super) fn map_pixels<const N: usize, const M: usize>(data: &[u8], map: impl Fn([u8; N]) -> [u8; M]) -> Vec<u8> {
+    data.as_chunks::<N>().0.iter().flat_map(|pixel| map(*pixel)).collect()
 }

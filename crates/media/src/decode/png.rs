@@ -24,13 +24,9 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Picture> {
     let mut reader = open(bytes, limits.memory())?;
     let size = reader.info().size();
     limits.check_pixels(size.0, size.1)?;
-    let length = reader
-        .output_buffer_size()
-        .ok_or_else(|| FORMAT.malformed("too large for this machine"))?;
+    let length = reader.output_buffer_size().ok_or_else(|| FORMAT.malformed("too large for this machine"))?;
     let mut data = vec![0; length];
-    let frame = reader
-        .next_frame(&mut data)
-        .map_err(|error| FORMAT.malformed(error))?;
+    let frame = reader.next_frame(&mut data).map_err(|error| FORMAT.malformed(error))?;
     if (frame.width, frame.height) != size {
         return Err(FORMAT.malformed("the first frame is smaller than the picture"));
     }
@@ -41,46 +37,27 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Picture> {
         let colours = info.palette.as_deref().unwrap_or_default();
         picture.palette = full_palette(colours.as_chunks::<3>().0.iter().copied());
     }
-    picture.transparency = info
-        .trns
-        .as_deref()
-        .and_then(|chunk| transparency(mode, chunk));
+    picture.transparency = info.trns.as_deref().and_then(|chunk| transparency(mode, chunk));
     Ok(picture)
 }
 
 fn to_mode(info: &Info<'_>, data: Vec<u8>) -> Option<(PixelMode, Vec<u8>)> {
     let bits = info.bit_depth as u8;
     let wide = info.bit_depth == BitDepth::Sixteen;
-    let small = |map: &dyn Fn(u8) -> u8| {
-        unpack(
-            &data,
-            info.size(),
-            bits,
-            packed_stride(info.width, bits.into()),
-            map,
-        )
-    };
+    let small = |map: &dyn Fn(u8) -> u8| unpack(&data, info.size(), bits, packed_stride(info.width, bits.into()), map);
     Some(match info.color_type {
         ColorType::Grayscale if bits == 1 => (PixelMode::Bilevel, small(&|bit| bit * 255)?),
-        ColorType::Grayscale if wide => (
-            PixelMode::Grey16,
-            map_pixels(&data, |[high, low]: [u8; 2]| [low, high]),
-        ),
-        ColorType::Grayscale if bits < 8 => {
-            (PixelMode::Grey, small(&|sample| sample * stretch(bits))?)
-        }
+        ColorType::Grayscale if wide => (PixelMode::Grey16, map_pixels(&data, |[high, low]: [u8; 2]| [low, high])),
+        ColorType::Grayscale if bits < 8 => (PixelMode::Grey, small(&|sample| sample * stretch(bits))?),
         ColorType::Grayscale => (PixelMode::Grey, data),
         ColorType::Indexed if bits < 8 => (PixelMode::Palette, small(&|sample| sample)?),
         ColorType::Indexed => (PixelMode::Palette, data),
         ColorType::Rgb => (PixelMode::Rgb, if wide { high_bytes(&data) } else { data }),
         ColorType::Rgba => (PixelMode::Rgba, if wide { high_bytes(&data) } else { data }),
         // Pillow has no 16-bit grey with alpha and makes it RGBA.
-        ColorType::GrayscaleAlpha if wide => (
-            PixelMode::Rgba,
-            map_pixels(&data, |[grey, _, alpha, _]: [u8; 4]| {
-                [grey, grey, grey, alpha]
-            }),
-        ),
+        ColorType::GrayscaleAlpha if wide => {
+            (PixelMode::Rgba, map_pixels(&data, |[grey, _, alpha, _]: [u8; 4]| [grey, grey, grey, alpha]))
+        }
         ColorType::GrayscaleAlpha => (PixelMode::GreyAlpha, data),
     })
 }
@@ -97,16 +74,10 @@ fn transparency(mode: PixelMode, chunk: &[u8]) -> Option<Transparency> {
                 _ => Some(Transparency::Alphas(chunk.to_vec())),
             }
         }
-        PixelMode::Bilevel => Some(Transparency::Level(if *chunk.first()? == 0 {
-            0
-        } else {
-            255
-        })),
+        PixelMode::Bilevel => Some(Transparency::Level(if *chunk.first()? == 0 { 0 } else { 255 })),
         PixelMode::Grey => Some(Transparency::Level((*chunk.first()?).into())),
         PixelMode::Grey16 => Some(Transparency::Level(wide(0)?)),
-        PixelMode::Rgb if chunk.len() == 3 => {
-            Some(Transparency::Colour([0, 1, 2].map(|at| chunk[at].into())))
-        }
+        PixelMode::Rgb if chunk.len() == 3 => Some(Transparency::Colour([0, 1, 2].map(|at| chunk[at].into()))),
         PixelMode::Rgb => Some(Transparency::Colour([wide(0)?, wide(2)?, wide(4)?])),
         PixelMode::GreyAlpha | PixelMode::Rgba | PixelMode::Cmyk => None,
     }
@@ -128,44 +99,19 @@ fn orientation_so_far(info: &Info<'_>) -> Option<u8> {
         return exif_orientation(exif);
     }
     const RAW_PROFILE: &str = "Raw profile type exif";
-    let compressed = info
-        .compressed_latin1_text
-        .iter()
-        .filter(|chunk| chunk.keyword == RAW_PROFILE);
+    let compressed = info.compressed_latin1_text.iter().filter(|chunk| chunk.keyword == RAW_PROFILE);
     let raw = compressed
         .filter_map(|chunk| chunk.get_text().ok())
-        .chain(
-            info.uncompressed_latin1_text
-                .iter()
-                .filter(|text| text.keyword == RAW_PROFILE)
-                .map(|t| t.text.clone()),
-        )
+        .chain(info.uncompressed_latin1_text.iter().filter(|text| text.keyword == RAW_PROFILE).map(|t| t.text.clone()))
         .find_map(|text| exif_orientation(&raw_profile(&text)?));
     raw.or_else(|| {
-        let packets = info
-            .utf8_text
-            .iter()
-            .filter(|chunk| chunk.keyword == "XML:com.adobe.xmp");
-        packets
-            .filter_map(|chunk| chunk.get_text().ok())
-            .find_map(|text| xmp_orientation(text.as_bytes()))
+        let packets = info.utf8_text.iter().filter(|chunk| chunk.keyword == "XML:com.adobe.xmp");
+        packets.filter_map(|chunk| chunk.get_text().ok()).find_map(|text| xmp_orientation(text.as_bytes()))
     })
 }
 
 /// Bytes of a raw profile: an empty line, the name, the length, then hexadecimal digits.
 fn raw_profile(text: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u32> = text
-        .lines()
-        .skip(3)
-        .flat_map(str::chars)
-        .map(|c| c.to_digit(16))
-        .collect::<Option<_>>()?;
-    Some(
-        digits
-            .as_chunks::<2>()
-            .0
-            .iter()
-            .map(|[high, low]| (high << 4 | low) as u8)
-            .collect(),
-    )
+    let digits: Vec<u32> = text.lines().skip(3).flat_map(str::chars).map(|c| c.to_digit(16)).collect::<Option<_>>()?;
+    Some(digits.as_chunks::<2>().0.iter().map(|[high, low]| (high << 4 | low) as u8).collect())
 }

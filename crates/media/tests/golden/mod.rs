@@ -24,11 +24,7 @@ impl Golden {
 
     /// Reads a folder without arrays.
     pub fn at(folder: PathBuf) -> Self {
-        let mut golden = Self {
-            folder,
-            json: Value::Null,
-            arrays: Vec::new(),
-        };
+        let mut golden = Self { folder, json: Value::Null, arrays: Vec::new() };
         golden.json = serde_json::from_slice(&golden.file("golden.json")).expect("JSON");
         golden
     }
@@ -50,9 +46,7 @@ impl Golden {
 
     fn array(&self, name: &str, dtype: Dtype) -> (Vec<usize>, Vec<u8>) {
         let arrays = SafeTensors::deserialize(&self.arrays).expect("safetensors");
-        let view = arrays
-            .tensor(name)
-            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let view = arrays.tensor(name).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(view.dtype(), dtype, "{name}");
         (view.shape().to_vec(), view.data().to_vec())
     }
@@ -65,22 +59,13 @@ impl Golden {
     /// Shape and numbers of an array of f32.
     pub fn floats(&self, name: &str) -> (Vec<usize>, Vec<f32>) {
         let (shape, data) = self.array(name, Dtype::F32);
-        (
-            shape,
-            data.as_chunks::<4>()
-                .0
-                .iter()
-                .map(|bytes| f32::from_le_bytes(*bytes))
-                .collect(),
-        )
+        (shape, data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
     }
 }
 
 /// The folder `name` below `tests/golden`.
 pub fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/golden")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
 }
 
 /// Pillow's name for a mode.
@@ -100,8 +85,5 @@ pub fn pillow_mode(mode: PixelMode) -> &'static str {
 /// SHA-256 in hexadecimal.
 pub fn sha256(data: &[u8]) -> String {
     use sha2::Digest;
-    sha2::Sha256::digest(data)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    sha2::Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect()
 }

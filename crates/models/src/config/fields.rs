@@ -83,7 +83,9 @@ impl Fields {
         match self.fields.remove(field) {
             None | Some(Value::Null) => Ok(()),
             Some(value) if value == *default => Ok(()),
-            Some(value) => Err(self.error(field, shorten(&value), format!("{default} (other values are not supported)"))),
+            Some(value) => {
+                Err(self.error(field, shorten(&value), format!("{default} (other values are not supported)")))
+            }
         }
     }
 

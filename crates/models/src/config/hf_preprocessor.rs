@@ -17,9 +17,20 @@ pub(super) const OPENAI_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_7
 pub(super) const OPENAI_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_1];
 
 const INERT: &[&str] = &[
-    "_processor_class", "_valid_processor_keys", "auto_map", "data_format", "default_to_square", "device",
-    "disable_grouping", "do_flip_channel_order", "feature_extractor_type", "image_processor_type", "input_data_format",
-    "processor_class", "return_tensors", "use_fast",
+    "_processor_class",
+    "_valid_processor_keys",
+    "auto_map",
+    "data_format",
+    "default_to_square",
+    "device",
+    "disable_grouping",
+    "do_flip_channel_order",
+    "feature_extractor_type",
+    "image_processor_type",
+    "input_data_format",
+    "processor_class",
+    "return_tensors",
+    "use_fast",
 ];
 
 /// Reads the file, or takes CLIP's defaults for pictures of `image_size` (height, width) where there is none.

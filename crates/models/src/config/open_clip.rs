@@ -79,7 +79,11 @@ fn shared(fields: &mut Fields, quick_gelu: bool) -> Result<(Activation, f64)> {
             let expected = "\"none\" or \"tanh\"";
             let approximate: String = options.or("approximate", "none".to_string(), expected)?;
             if quick_gelu {
-                return Err(options.error("approximate", format!("{approximate:?}"), "nothing: quick_gelu takes no options"));
+                return Err(options.error(
+                    "approximate",
+                    format!("{approximate:?}"),
+                    "nothing: quick_gelu takes no options",
+                ));
             }
             let activation = match approximate.as_str() {
                 "none" => Activation::Gelu,
@@ -140,8 +144,16 @@ fn read_vision(path: &Path, mut fields: Fields, quick_gelu: bool) -> Result<Visi
         norm_after_pool: fields.or("final_ln_after_pool", false, "true or false")?,
     };
     fields.finish(&[
-        "attn_pooler_heads", "attn_pooler_queries", "output_tokens", "patch_dropout", "timm_drop", "timm_drop_path",
-        "timm_model_pretrained", "timm_pool", "timm_proj", "timm_proj_bias",
+        "attn_pooler_heads",
+        "attn_pooler_queries",
+        "output_tokens",
+        "patch_dropout",
+        "timm_drop",
+        "timm_drop_path",
+        "timm_model_pretrained",
+        "timm_pool",
+        "timm_proj",
+        "timm_proj_bias",
     ])?;
     Ok(config)
 }
@@ -181,7 +193,14 @@ fn read_text(
         projection: text_projection(&mut fields, width, embed_dim)?,
     };
     fields.only("final_ln_after_pool", &json!(false))?;
-    fields.finish(&["pad_id", "output_tokens", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type", "hf_model_config"])?;
+    fields.finish(&[
+        "pad_id",
+        "output_tokens",
+        "hf_model_pretrained",
+        "hf_proj_type",
+        "hf_pooler_type",
+        "hf_model_config",
+    ])?;
     Ok((config, tokenizer))
 }
 

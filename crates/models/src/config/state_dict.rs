@@ -19,7 +19,10 @@ pub fn infer(checkpoint: &Checkpoint, prefix: &str) -> Result<ClipConfig> {
         checkpoint.shape(&full).ok_or_else(|| Error::tensor(path, &full, "is missing"))
     };
     // OpenAI's own files carry these attributes; only of them it is known that they use quick_gelu.
-    if !["input_resolution", "context_length", "vocab_size"].iter().any(|name| checkpoint.contains(&format!("{prefix}{name}"))) {
+    if !["input_resolution", "context_length", "vocab_size"]
+        .iter()
+        .any(|name| checkpoint.contains(&format!("{prefix}{name}")))
+    {
         return Err(Error::Unsupported(format!(
             "{}: a plain state dict doesn't say which activation and preprocessing it was trained with; put the model's \
              open_clip_config.json beside it",
@@ -35,7 +38,8 @@ pub fn infer(checkpoint: &Checkpoint, prefix: &str) -> Result<ClipConfig> {
     };
     let blocks = |start: &str| {
         let start = format!("{prefix}{start}transformer.resblocks.");
-        let numbers = checkpoint.names().filter_map(|name| name.strip_prefix(&start)?.split('.').next()?.parse::<u32>().ok());
+        let numbers =
+            checkpoint.names().filter_map(|name| name.strip_prefix(&start)?.split('.').next()?.parse::<u32>().ok());
         numbers.max().map_or(0, |last| last + 1)
     };
     let conv = dims("visual.conv1.weight", 4)?;

@@ -4,9 +4,7 @@ pub mod text;
 pub mod vit;
 
 use candle_core::Device;
-use crossmodal_nn::{
-    Activation, LayerNorm, LayerScale, Linear, Mlp, SelfAttention, Tensor, TransformerBlock,
-};
+use crossmodal_nn::{Activation, LayerNorm, LayerScale, Linear, Mlp, SelfAttention, Tensor, TransformerBlock};
 
 use crate::error::Result;
 use crate::weights::CanonicalWeights;

@@ -94,7 +94,12 @@ impl VisionTransformer {
     ///
     /// # Errors
     /// Tensors that can't be decoded.
-    pub fn load(config: &VisionConfig, weights: &CanonicalWeights, resize: GridResize, device: &Device) -> Result<Self> {
+    pub fn load(
+        config: &VisionConfig,
+        weights: &CanonicalWeights,
+        resize: GridResize,
+        device: &Device,
+    ) -> Result<Self> {
         let loader = Loader { weights, device };
         let positions = loader.tensor("vision.positions")?;
         let stored = positions.dims2()?.0;

@@ -42,7 +42,9 @@ pub(crate) enum Stored {
     F16,
     Bf16,
     /// Integers and booleans: counters and position ids, never weights.
-    Other { size: usize },
+    Other {
+        size: usize,
+    },
 }
 
 impl Stored {
@@ -189,7 +191,8 @@ impl Checkpoint {
         } else {
             decode(bytes, entry.dtype).map(|storage| gather(&storage, &entry.shape, &entry.strides))
         };
-        let values = values.ok_or_else(|| Error::tensor(path, name, "holds integers, expected floating-point numbers"))?;
+        let values =
+            values.ok_or_else(|| Error::tensor(path, name, "holds integers, expected floating-point numbers"))?;
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
             let reason = format!("holds {} at element {at}: the checkpoint is damaged", values[at]);
             return Err(Error::tensor(path, name, reason));

@@ -22,10 +22,8 @@ pub(super) fn table(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Entry)>> {
         return Err(torchscript(path));
     }
     let files = stored_files(archive, bytes.len()).map_err(|error| damaged(&error))?;
-    let (pickle, range) = files
-        .iter()
-        .find(|(name, _)| name.ends_with("data.pkl"))
-        .ok_or_else(|| damaged(&"it holds no data.pkl"))?;
+    let (pickle, range) =
+        files.iter().find(|(name, _)| name.ends_with("data.pkl")).ok_or_else(|| damaged(&"it holds no data.pkl"))?;
     let folder = pickle.trim_end_matches("data.pkl");
     let root = unpickle(&bytes[range.clone()]).map_err(|error| damaged(&error))?;
     let state = state_dict(&root).ok_or_else(|| damaged(&"its top level is not a state dict"))?;
@@ -43,7 +41,9 @@ fn torchscript(path: &Path) -> Error {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let advice = match crate::registry::equivalent_openclip(&name) {
         Some(equivalent) => format!("the same weights are `{equivalent}`"),
-        None => "use the same weights as an OpenCLIP checkpoint, for example `timm/vit_base_patch32_clip_224.openai`".into(),
+        None => {
+            "use the same weights as an OpenCLIP checkpoint, for example `timm/vit_base_patch32_clip_224.openai`".into()
+        }
     };
     Error::Unsupported(format!("{}: TorchScript archives hold code and are not read; {advice}", path.display()))
 }
@@ -151,7 +151,8 @@ impl<'a> Rebuilt<'a> {
         let end = reach.checked_mul(dtype.size()).zip(start).and_then(|(length, start)| start.checked_add(length));
         match start.zip(end) {
             Some((start, end)) if end <= range.end => {
-                let strides = if self.shape.iter().product::<usize>() <= 1 { row_major(&self.shape) } else { self.strides };
+                let strides =
+                    if self.shape.iter().product::<usize>() <= 1 { row_major(&self.shape) } else { self.strides };
                 Ok(Entry { file: 0, dtype, shape: self.shape, strides, bytes: start..end })
             }
             _ => Err(format!("of shape {:?} reaches beyond its storage of {} bytes", self.shape, range.len())),
@@ -165,7 +166,10 @@ fn extent(shape: &[usize], strides: &[usize]) -> Option<usize> {
     if shape.contains(&0) {
         return Some(0);
     }
-    shape.iter().zip(strides).try_fold(1usize, |reach, (size, stride)| reach.checked_add((size - 1).checked_mul(*stride)?))
+    shape
+        .iter()
+        .zip(strides)
+        .try_fold(1usize, |reach, (size, stride)| reach.checked_add((size - 1).checked_mul(*stride)?))
 }
 
 fn storage_type(class: &str) -> Option<Stored> {

@@ -174,9 +174,10 @@ pub(super) struct MappedVectors {
 impl MappedVectors {
     /// Maps a file that should have `committed_rows`; a shorter one gives the rows that are left.
     ///
-    /// Rows behind the committed ones are never looked at: a writer may be cutting or overwriting them.
+    /// Rows behind the committed ones are not mapped: a writer may be cutting or overwriting them.
     pub fn open(path: &Path, header: Header, committed_rows: u64) -> Result<Self, StoreError> {
-        let map = MappedFile::open(path).map_err(|error| StoreError::io(path, error))?;
+        let length = header.file_length(committed_rows);
+        let map = MappedFile::open_prefix(path, length).map_err(|error| StoreError::io(path, error))?;
         header.check(path, &map[..map.len().min(HEADER_LENGTH)])?;
         let rows = committed_rows.min(header.whole_rows(map.len() as u64));
         Ok(Self { map, dimension: header.dimension, rows })

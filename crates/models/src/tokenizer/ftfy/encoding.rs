@@ -39,7 +39,7 @@ static CODE_PAGES: LazyLock<Vec<CodePage>> = LazyLock::new(|| {
 impl CodePage {
     fn new(upper_half: &[u16; 128], lossy: bool, restores_a0: bool) -> Self {
         let bytes =
-            (0x80u8..).zip(upper_half).filter_map(|(byte, code)| Some((char::from_u32(u32::from(*code))?, byte)));
+            (0x80..=0xFFu8).zip(upper_half).filter_map(|(byte, code)| Some((char::from_u32(u32::from(*code))?, byte)));
         Self { bytes: bytes.collect(), lossy, restores_a0 }
     }
 

@@ -1,0 +1,11 @@
+//! The real binary, run as a user runs it, in folders of its own and without a network.
+
+mod bad_input;
+mod collections;
+mod demo;
+mod embeddings;
+mod help;
+mod indexing;
+mod interruption;
+mod models;
+mod support;
