@@ -54,7 +54,8 @@ fn run(cli: &Cli, matches: &ArgMatches, output: &Output) -> anyhow::Result<Outco
 
 /// Help is printed while arguments are parsed, so `--color` is looked for beforehand.
 fn help_colour(arguments: impl Iterator<Item = OsString>) -> ColorChoice {
-    let words: Vec<String> = arguments.map(|word| word.to_string_lossy().into_owned()).take_while(|word| word != "--").collect();
+    let words: Vec<String> =
+        arguments.map(|word| word.to_string_lossy().into_owned()).take_while(|word| word != "--").collect();
     let separate = words.windows(2).find(|pair| pair[0] == "--color").map(|pair| pair[1].as_str());
     let joined = words.iter().find_map(|word| word.strip_prefix("--color="));
     let chosen = joined.or(separate).map(|value| <ColourChoice as clap::ValueEnum>::from_str(value, true));

@@ -101,7 +101,8 @@ impl Page {
 }
 
 fn query_picture(path: &Path) -> String {
-    thumbnail(path).map_or_else(|_| String::new(), |source| format!("<img src=\"{source}\" alt=\"the query picture\">\n"))
+    thumbnail(path)
+        .map_or_else(|_| String::new(), |source| format!("<img src=\"{source}\" alt=\"the query picture\">\n"))
 }
 
 fn card(rank: usize, hit: &PageHit) -> String {
@@ -112,7 +113,8 @@ fn card(rank: usize, hit: &PageHit) -> String {
         Ok(source) => format!("<img src=\"{source}\" alt=\"{alternative}\">"),
         Err(reason) => format!("<span class=\"missing\">{}</span>", escape(&reason)),
     };
-    let caption = if caption.is_empty() { String::new() } else { format!("<span class=\"caption\">{caption}</span>\n") };
+    let caption =
+        if caption.is_empty() { String::new() } else { format!("<span class=\"caption\">{caption}</span>\n") };
     format!(
         "<li>\n<a href=\"{}\" title=\"{path}\">{picture}</a>\n<div class=\"text\">\n\
          <span class=\"first\"><span>{rank}</span><span class=\"score\">{:.3}</span></span>\n{caption}\
@@ -134,7 +136,9 @@ fn file_address(path: &Path) -> String {
     let mut address = String::from("file://");
     for byte in path.as_os_str().as_encoded_bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' => address.push(char::from(*byte)),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' => {
+                address.push(char::from(*byte))
+            }
             b'\\' if cfg!(windows) => address.push('/'),
             _ => {
                 let _ = write!(address, "%{byte:02X}");

@@ -36,7 +36,8 @@ pub fn expand(paths: &[PathBuf], output: &Output) -> anyhow::Result<Vec<PathBuf>
 /// A path for tables: relative where it lies below the current folder.
 pub fn shown(path: &Path) -> String {
     let here = std::env::current_dir().ok();
-    let below = here.as_deref().and_then(|here| path.strip_prefix(here).ok()).filter(|path| !path.as_os_str().is_empty());
+    let below =
+        here.as_deref().and_then(|here| path.strip_prefix(here).ok()).filter(|path| !path.as_os_str().is_empty());
     below.unwrap_or(path).display().to_string()
 }
 

@@ -115,7 +115,8 @@ struct DownloadState {
 impl Download {
     /// A display for all files of a model.
     pub fn new(output: &Output) -> Self {
-        let template = "{prefix} {bar:28} {binary_bytes:>10}/{binary_total_bytes:<10} {binary_bytes_per_sec:>12}  {eta} left";
+        let template =
+            "{prefix} {bar:28} {binary_bytes:>10}/{binary_total_bytes:<10} {binary_bytes_per_sec:>12}  {eta} left";
         let state = DownloadState { bar: bar(output, template), output: *output, received: AtomicU64::new(0) };
         Self { state: Arc::new(state) }
     }

@@ -91,12 +91,19 @@ mod tests {
 
     #[test]
     fn counts() {
-        let cases = [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567"), (u64::MAX, "18,446,744,073,709,551,615")];
+        let cases = [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1_234_567, "1,234,567"),
+            (u64::MAX, "18,446,744,073,709,551,615"),
+        ];
         for (number, expected) in cases {
             assert_eq!(count(number), expected);
         }
         assert_eq!((counted(1, "picture"), counted(2000, "picture")), ("1 picture".into(), "2,000 pictures".into()));
-        let cases = [(999, "999"), (5_734_273, "5.7 M"), (151_277_313, "151 M"), (2_539_567_105, "2.5 B"), (999_999, "1.0 M")];
+        let cases =
+            [(999, "999"), (5_734_273, "5.7 M"), (151_277_313, "151 M"), (2_539_567_105, "2.5 B"), (999_999, "1.0 M")];
         for (number, expected) in cases {
             assert_eq!(short_count(number), expected);
         }
@@ -104,7 +111,14 @@ mod tests {
 
     #[test]
     fn sizes() {
-        let cases = [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1 << 20, "1.0 MiB"), (605 << 20, "605 MiB"), (u64::MAX, "16384 PiB")];
+        let cases = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1 << 20, "1.0 MiB"),
+            (605 << 20, "605 MiB"),
+            (u64::MAX, "16384 PiB"),
+        ];
         for (number, expected) in cases {
             assert_eq!(bytes(number), expected);
         }

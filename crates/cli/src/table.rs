@@ -130,7 +130,8 @@ impl Table {
         let Some(limit) = limit else { return widths };
         let fixed = self.indent + GAP * widths.len().saturating_sub(1);
         while widths.iter().sum::<usize>() + fixed > limit {
-            let cuttable = self.columns.iter().zip(&mut widths).filter(|(column, width)| column.cut != Cut::No && **width > LEAST);
+            let cuttable =
+                self.columns.iter().zip(&mut widths).filter(|(column, width)| column.cut != Cut::No && **width > LEAST);
             match cuttable.map(|(_, width)| width).max() {
                 Some(width) => *width -= 1,
                 None => break,
@@ -186,7 +187,8 @@ mod tests {
 
     #[test]
     fn columns_align_and_share_the_width() {
-        let columns = vec![Column::right("score"), Column::left("path").cut(Cut::Middle), Column::left("caption").cut(Cut::End)];
+        let columns =
+            vec![Column::right("score"), Column::left("path").cut(Cut::Middle), Column::left("caption").cut(Cut::End)];
         let mut table = Table::new(columns).indented(2);
         table.row(vec!["0.31".into(), "/a/quite/long/path/to/some/picture.png".into(), "red apple".into()]);
         table.row(vec!["0.3".into(), "b.png".into(), "a\nb".into()]);

@@ -72,7 +72,14 @@ impl VectorFile {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let file = tempfile::Builder::new().prefix(".crossmodal-").tempfile_in(folder);
         let file = file.with_context(|| format!("can't write {}", path.display()))?;
-        Ok(Self { format, path: path.to_path_buf(), file: BufWriter::new(file), dimension, inputs: Vec::new(), values: Vec::new() })
+        Ok(Self {
+            format,
+            path: path.to_path_buf(),
+            file: BufWriter::new(file),
+            dimension,
+            inputs: Vec::new(),
+            values: Vec::new(),
+        })
     }
 
     /// Adds a row.
@@ -116,7 +123,11 @@ impl VectorFile {
             self.file.flush()
         };
         write().with_context(named)?;
-        let file = self.file.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(|| self.path.display().to_string())?;
+        let file = self
+            .file
+            .into_inner()
+            .map_err(std::io::IntoInnerError::into_error)
+            .with_context(|| self.path.display().to_string())?;
         give_ordinary_permissions(file.as_file());
         file.persist(&self.path).with_context(|| self.path.display().to_string())?;
         Ok(())

@@ -106,9 +106,10 @@ fn csv_rows(path: &Path, text: &str, delimiter: u8) -> Result<Vec<(u64, Map<Stri
 
 /// A CSV cell as a number or truth value where it is exactly one, else as text.
 fn scalar(cell: &str) -> Value {
-    match serde_json::from_str::<Value>(cell) {
-        // Leading zeros, signs and exponents that would be written otherwise stay text: they may be codes.
-        Ok(value @ (Value::Number(_) | Value::Bool(_))) if value.to_string() == cell => value,
+    let parsed = serde_json::from_str::<Value>(cell).ok().filter(|value| value.is_number() || value.is_boolean());
+    // What would be written otherwise stays text: leading zeros, signs and exponents may be codes.
+    match parsed.map(|value| (value.to_string(), value)) {
+        Some((written, value)) if written == cell => value,
         _ => Value::String(cell.to_string()),
     }
 }

@@ -68,10 +68,9 @@ const VERSION: &str = "crossmodal space 1";
 /// # Errors
 /// Tensors that can't be decoded.
 pub(crate) fn compute(weights: &CanonicalWeights, rules: &str) -> Result<SpaceId> {
-    if let Some(origin) = weights.checkpoint().metadata(ORIGIN_KEY) {
-        if let Ok(id) = origin.parse() {
-            return Ok(id);
-        }
+    let origin = weights.checkpoint().metadata(ORIGIN_KEY).and_then(|origin| origin.parse().ok());
+    if let Some(id) = origin {
+        return Ok(id);
     }
     let mut hasher = blake3::Hasher::new();
     let mut part = |bytes: &[u8]| {

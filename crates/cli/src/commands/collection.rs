@@ -60,7 +60,10 @@ fn info(arguments: &InfoArguments, output: &Output) -> anyhow::Result<Outcome> {
     table.row(vec!["items".into(), quantities::count(info.items)]);
     table.row(vec!["model".into(), model.unwrap_or_else(|| "none yet".into())]);
     table.row(vec!["size".into(), quantities::bytes(info.bytes)]);
-    table.row(vec!["format".into(), format!("version {}, change {}", info.format_version, quantities::count(info.change))]);
+    table.row(vec![
+        "format".into(),
+        format!("version {}, change {}", info.format_version, quantities::count(info.change)),
+    ]);
     for info in &info.fields {
         let field = &info.field;
         let dead = match info.dead_vectors {
@@ -76,7 +79,8 @@ fn info(arguments: &InfoArguments, output: &Output) -> anyhow::Result<Outcome> {
 }
 
 fn list(arguments: &ListArguments, output: &Output) -> anyhow::Result<Outcome> {
-    let conditions = arguments.filter_by.iter().map(|text| condition::parse(text)).collect::<Result<Vec<Filter>, _>>()?;
+    let conditions =
+        arguments.filter_by.iter().map(|text| condition::parse(text)).collect::<Result<Vec<Filter>, _>>()?;
     let collection = read(&arguments.which.path())?;
     let request = ListRequest {
         filter: (!conditions.is_empty()).then_some(Filter::And(conditions)),

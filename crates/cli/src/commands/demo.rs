@@ -176,7 +176,10 @@ fn tell(report: &Report, model: &dyn Embedder, answers: &[Answer], output: &Outp
     let progress = &report.progress;
     let time = quantities::duration(progress.seconds);
     let done = match progress.embedded {
-        0 => format!("Found all {} in the collection from last time, checked in {time}", quantities::counted(progress.done, "drawing")),
+        0 => format!(
+            "Found all {} in the collection from last time, checked in {time}",
+            quantities::counted(progress.done, "drawing")
+        ),
         _ => format!(
             "Embedded {} in {time} ({})",
             quantities::counted(progress.done, "drawing"),
@@ -185,7 +188,9 @@ fn tell(report: &Report, model: &dyn Embedder, answers: &[Answer], output: &Outp
     };
     let parameters = quantities::short_count(model.info().parameters);
     output.line(&output.paint.style(Style::Bold, &done))?;
-    output.line(&format!("with mini, a CLIP model of {parameters} parameters inside this program. No network is used.\n"))?;
+    output.line(&format!(
+        "with mini, a CLIP model of {parameters} parameters inside this program. No network is used.\n"
+    ))?;
     for answer in answers {
         output.write(&told(answer, output))?;
     }
@@ -223,12 +228,18 @@ fn farewell(place: &Place, output: &Output) -> String {
         let collection = place.collection().display().to_string();
         text.push_str(&format!("{}\n", bold("Go on with this collection")));
         text.push_str(&command(&format!("crossmodal search thumbs up --collection {}", quoted(&collection))));
-        text.push_str(&command(&format!("crossmodal search --like {PICTURE} --open --collection {}", quoted(&collection))));
+        text.push_str(&command(&format!(
+            "crossmodal search --like {PICTURE} --open --collection {}",
+            quoted(&collection)
+        )));
     } else {
         text.push_str(&format!("{}\n", bold("Keep the collection and search it yourself")));
         text.push_str(&command("crossmodal demo --dir crossmodal-demo"));
     }
-    text.push_str(&format!("\n{}\n", bold("Your own pictures, with a model that knows photographs (one download of about 600 MB)")));
+    text.push_str(&format!(
+        "\n{}\n",
+        bold("Your own pictures, with a model that knows photographs (one download of about 600 MB)")
+    ));
     text.push_str(&command("crossmodal model pull openai/clip-vit-base-patch32"));
     text.push_str(&command("crossmodal index PICTURES --collection pictures.cm --model openai/clip-vit-base-patch32"));
     text.push_str(&command("crossmodal search a dog on a beach --collection pictures.cm --open"));

@@ -70,7 +70,9 @@ pub fn run(
         file.finish()?;
         if output.json {
             let (name, dimension) = (&model.info().name, model.dimension());
-            output.document(&json!({ "output": files::uri(path), "rows": rows, "dimension": dimension, "model": name }))?;
+            output.document(
+                &json!({ "output": files::uri(path), "rows": rows, "dimension": dimension, "model": name }),
+            )?;
         } else {
             let amount = quantities::counted(rows, "embedding");
             output.note(&format!("{amount} of length {} in {}", model.dimension(), path.display()));

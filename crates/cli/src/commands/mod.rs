@@ -21,7 +21,9 @@ pub fn run(command: &Command, matches: &ArgMatches, settings: &Settings) -> anyh
     match command {
         Command::Demo(arguments) => demo::run(arguments, settings),
         Command::Index(arguments) => index::run(arguments, &ModelChoice::resolve(&arguments.model, matches), settings),
-        Command::Search(arguments) => search::run(arguments, &ModelChoice::resolve(&arguments.model, matches), settings),
+        Command::Search(arguments) => {
+            search::run(arguments, &ModelChoice::resolve(&arguments.model, matches), settings)
+        }
         Command::Embed(arguments) => {
             let inputs = embed::in_order(arguments, matches);
             embed::run(arguments, inputs, &ModelChoice::resolve(&arguments.model, matches), settings)
@@ -29,7 +31,9 @@ pub fn run(command: &Command, matches: &ArgMatches, settings: &Settings) -> anyh
         Command::Similarity(arguments) => {
             similarity::run(arguments, &ModelChoice::resolve(&arguments.model, matches), settings)
         }
-        Command::Classify(arguments) => classify::run(arguments, &ModelChoice::resolve(&arguments.model, matches), settings),
+        Command::Classify(arguments) => {
+            classify::run(arguments, &ModelChoice::resolve(&arguments.model, matches), settings)
+        }
         Command::Collection(command) => collection::run(command, settings),
         Command::Model(command) => model::run(command, settings),
         Command::Completions(arguments) => completions::run(arguments, settings),

@@ -66,8 +66,10 @@ fn list(output: &Output) -> anyhow::Result<Outcome> {
     if !unsupported.is_empty() {
         output.note(&format!("known, but not supported by this version: {}", unsupported.join(", ")));
     }
-    output.note("ImageNet is published zero-shot top-1 accuracy; sizes are for 32-bit weights. Any other checkpoint of these \
-        families works by its folder or hub id: crossmodal model pull owner/name");
+    output.note(
+        "ImageNet is published zero-shot top-1 accuracy; sizes are for 32-bit weights. Any other checkpoint of these \
+        families works by its folder or hub id: crossmodal model pull owner/name",
+    );
     Ok(Outcome::Fine)
 }
 
@@ -81,9 +83,9 @@ fn info(arguments: &ModelNameArguments, settings: &Settings) -> anyhow::Result<O
         let mut document = serde_json::to_value(info)?;
         if let Value::Object(entries) = &mut document {
             entries.insert("space".into(), space.to_string().into());
-            let logits = rule.map(|rule| {
-                json!({ "scale": rule.scale, "bias": rule.bias, "probability": rule_name(rule.probability) })
-            });
+            let logits = rule.map(
+                |rule| json!({ "scale": rule.scale, "bias": rule.bias, "probability": rule_name(rule.probability) }),
+            );
             entries.insert("logits".into(), logits.unwrap_or(Value::Null));
         }
         output.document(&document)?;

@@ -6,9 +6,9 @@ use serde::Serialize;
 use crate::arguments::SimilarityArguments;
 use crate::failure::{self, Outcome};
 use crate::output::{Output, Style};
+use crate::pictures;
 use crate::settings::{ModelChoice, Settings};
 use crate::table::{Column, Cut, Table, cut_to};
-use crate::pictures;
 
 /// Columns of a text's heading at most.
 const HEADING: usize = 18;
@@ -91,11 +91,21 @@ fn show(compared: &Similarity, images: &[String], texts: &[String], output: &Out
 }
 
 /// One row a picture, one column a text; on a terminal too narrow for that, one row a pair.
-fn matrix(values: &[Vec<f32>], images: &[String], texts: &[String], shown: impl Fn(f32) -> String, output: &Output) -> String {
+fn matrix(
+    values: &[Vec<f32>],
+    images: &[String],
+    texts: &[String],
+    shown: impl Fn(f32) -> String,
+    output: &Output,
+) -> String {
     let headings: Vec<String> = texts.iter().map(|text| cut_to(text, HEADING, Cut::End)).collect();
     let needed = 20 + headings.iter().map(|heading| heading.chars().count().max(8) + 2).sum::<usize>();
     if output.width.is_some_and(|width| needed > width) {
-        let columns = vec![Column::right("").style(Style::Green), Column::left("").cut(Cut::End), Column::left("").cut(Cut::Middle)];
+        let columns = vec![
+            Column::right("").style(Style::Green),
+            Column::left("").cut(Cut::End),
+            Column::left("").cut(Cut::Middle),
+        ];
         let mut table = Table::new(columns).indented(2);
         for (row, image) in values.iter().zip(images) {
             for (value, text) in row.iter().zip(texts) {

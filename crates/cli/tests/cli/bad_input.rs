@@ -21,7 +21,8 @@ fn pictures_that_cannot_be_read_are_listed_with_reasons() {
     let report = run.json();
     assert_eq!((report["embedded"].as_u64(), report["others"].as_u64()), (Some(2), Some(1)), "{report}");
     let skipped = report["skipped"].as_array().unwrap();
-    let names: Vec<&str> = skipped.iter().map(|file| file["path"].as_str().unwrap().rsplit('/').next().unwrap()).collect();
+    let names: Vec<&str> =
+        skipped.iter().map(|file| file["path"].as_str().unwrap().rsplit('/').next().unwrap()).collect();
     assert_eq!(names, ["bomb.png", "empty.jpg", "garbage.jpg", "truncated.png"]);
     assert!(skipped.iter().all(|file| !file["reason"].as_str().unwrap().is_empty()));
     assert!(run.stderr.contains("note: using mini"), "{}", run.stderr);

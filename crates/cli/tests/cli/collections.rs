@@ -28,7 +28,8 @@ fn items_are_listed_in_pages() {
     assert_eq!(seen.len(), 5);
     let text = home.run("collection list --collection c --limit 0").expect(0).stdout;
     assert!(text.contains("pics/00004.bmp"), "{text}");
-    let some = home.run_arguments(["collection", "list", "c", "--filter-by", "@id~%0003.bmp", "--json"]).expect(0).json();
+    let some =
+        home.run_arguments(["collection", "list", "c", "--filter-by", "@id~%0003.bmp", "--json"]).expect(0).json();
     assert_eq!(some["items"].as_array().unwrap().len(), 1);
     home.run("collection list c --filter-by =3").expect(2);
 }
@@ -41,7 +42,11 @@ fn items_are_forgotten_and_their_space_given_back() {
     assert_eq!(home.run("collection info c --json").expect(0).json()["items"], 2);
     let run = home.run("collection remove 00003.bmp 00001.bmp --collection c").expect(1);
     assert!(run.stderr.contains("00001.bmp"));
-    assert_eq!(home.run("collection info c --json").expect(0).json()["items"], 2, "nothing is removed unless all exist");
+    assert_eq!(
+        home.run("collection info c --json").expect(0).json()["items"],
+        2,
+        "nothing is removed unless all exist"
+    );
     assert_eq!(home.run("collection compact c --json").expect(0).json()["dropped_vectors"], 2);
     home.run("collection verify c").expect(0);
     // Gone for good: they are embedded again.
@@ -52,7 +57,8 @@ fn items_are_forgotten_and_their_space_given_back() {
 fn damage_is_found_and_named() {
     let home = with_pictures(3);
     let vectors = home.path("c").read_dir().unwrap().map(|entry| entry.unwrap().path());
-    let vectors: Vec<_> = walk(vectors.collect()).into_iter().filter(|path| !path.to_string_lossy().contains("sqlite")).collect();
+    let vectors: Vec<_> =
+        walk(vectors.collect()).into_iter().filter(|path| !path.to_string_lossy().contains("sqlite")).collect();
     let largest = vectors.iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
     let mut bytes = std::fs::read(largest).unwrap();
     let last = bytes.len() - 2;
@@ -86,7 +92,11 @@ fn folders_that_are_no_collections_are_left_alone() {
     let home = Home::new();
     home.noise("pics", 1);
     let run = home.run("search x --collection nowhere").expect(1);
-    assert!(run.stderr.contains("there is no collection at") && run.stderr.contains("hint: make it with"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("there is no collection at") && run.stderr.contains("hint: make it with"),
+        "{}",
+        run.stderr
+    );
     home.run("collection compact nowhere").expect(1);
     assert!(!home.path("nowhere").exists());
     let before = home.path("pics").read_dir().unwrap().count();
@@ -100,7 +110,8 @@ fn a_folder_that_cannot_be_written_is_an_error_and_can_still_be_searched() {
     use std::os::unix::fs::PermissionsExt;
     let home = with_pictures(2);
     home.noise("more", 1);
-    let mode = |name: &str, mode| std::fs::set_permissions(home.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    let mode =
+        |name: &str, mode| std::fs::set_permissions(home.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
     let files: Vec<_> = home.path("c").read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
     let files = files.iter().map(|path| path.to_str().unwrap().to_string());
     files.for_each(|file| mode(&file, if std::path::Path::new(&file).is_dir() { 0o555 } else { 0o444 }));

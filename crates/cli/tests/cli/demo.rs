@@ -6,7 +6,14 @@ use crate::support::Home;
 fn the_demo_finds_what_it_says_and_a_second_one_embeds_nothing() {
     let home = Home::new();
     let first = home.run("demo --dir try").expect(0);
-    for expected in ["Embedded 240 drawings", "\"red apple\"", "red apple", "pomme rouge", "mini knows emoji-like drawings", "CC-BY 4.0"] {
+    for expected in [
+        "Embedded 240 drawings",
+        "\"red apple\"",
+        "red apple",
+        "pomme rouge",
+        "mini knows emoji-like drawings",
+        "CC-BY 4.0",
+    ] {
         assert!(first.stdout.contains(expected), "{expected:?} is missing in:\n{}", first.stdout);
     }
     assert!(!first.stdout.contains('\u{1b}'), "colours although this is no terminal");
@@ -18,10 +25,19 @@ fn the_demo_finds_what_it_says_and_a_second_one_embeds_nothing() {
     assert_eq!(second.stderr, "");
     let queries = report["queries"].as_array().unwrap();
     let captions: Vec<&str> = queries.iter().map(|query| query["hits"][0]["caption"].as_str().unwrap()).collect();
-    let expected = ["red apple", "pomme rouge", "last quarter moon", "lune croissante", "passenger ship", "grinning face", "crocodile"];
+    let expected = [
+        "red apple",
+        "pomme rouge",
+        "last quarter moon",
+        "lune croissante",
+        "passenger ship",
+        "grinning face",
+        "crocodile",
+    ];
     assert_eq!(captions, expected);
     for query in queries {
-        let scores: Vec<f64> = query["hits"].as_array().unwrap().iter().map(|hit| hit["score"].as_f64().unwrap()).collect();
+        let scores: Vec<f64> =
+            query["hits"].as_array().unwrap().iter().map(|hit| hit["score"].as_f64().unwrap()).collect();
         assert!(scores.len() == 3 && scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
     }
 }

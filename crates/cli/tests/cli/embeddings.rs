@@ -96,7 +96,11 @@ fn a_failing_input_is_named_and_the_rest_goes_on() {
     std::fs::write(home.path("broken.png"), b"no picture").unwrap();
     let run = home.run(&format!("embed --text moon broken.png missing.png pics/{APPLE}")).expect(1);
     assert_eq!(run.json_lines().len(), 2);
-    assert!(run.stderr.contains("error: broken.png: ") && run.stderr.contains("error: missing.png: "), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("error: broken.png: ") && run.stderr.contains("error: missing.png: "),
+        "{}",
+        run.stderr
+    );
     for name in ["e.npy", "e.safetensors"] {
         let run = home.run(&format!("embed --text moon broken.png --output {name}")).expect(1);
         assert!(run.stderr.contains("1 input failed") && !home.path(name).exists(), "{}", run.stderr);
@@ -133,7 +137,10 @@ fn similarities_and_probabilities_follow_from_the_embeddings() {
         let found: Vec<f64> = labels.iter().map(|label| label["probability"].as_f64().unwrap()).collect();
         assert_close(&found, &expected, 1e-4);
     }
-    assert_eq!((lines[0]["path"].as_str(), lines[0]["labels"][0]["label"].as_str()), (Some("pics/1f312.png"), Some("moon")));
+    assert_eq!(
+        (lines[0]["path"].as_str(), lines[0]["labels"][0]["label"].as_str()),
+        (Some("pics/1f312.png"), Some("moon"))
+    );
     assert_eq!(lines[1]["labels"][0]["label"], "red apple");
     let text = home.run_arguments(["similarity", "--text", "moon", "pics"]).expect(0).stdout;
     assert!(text.contains("Cosines") && text.contains("pics/1f312.png") && text.contains("100.0 %"), "{text}");
@@ -170,7 +177,9 @@ fn classes_that_make_no_sense_are_refused() {
         assert!(run.stderr.contains(expected), "{}", run.stderr);
     }
     let picture = drawing(MOON);
-    let run = home.run_arguments(["classify", "missing.png", picture.to_str().unwrap(), "--labels", "moon,sun", "--json"]).expect(1);
+    let run = home
+        .run_arguments(["classify", "missing.png", picture.to_str().unwrap(), "--labels", "moon,sun", "--json"])
+        .expect(1);
     assert!(run.json_lines().len() == 1 && run.stderr.contains("missing.png"), "{}", run.stderr);
     let text = home.run("classify pics --labels a,b,c,d,e,f,g").expect(0).stdout;
     assert_eq!(text.lines().count(), 12, "five labels and a heading for each picture:\n{text}");

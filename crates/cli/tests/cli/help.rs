@@ -5,8 +5,23 @@ use std::process::Stdio;
 use crate::support::Home;
 
 const COMMANDS: [&str; 18] = [
-    "", "demo", "index", "search", "embed", "similarity", "classify", "collection", "collection info", "collection list",
-    "collection remove", "collection verify", "collection compact", "model", "model list", "model info", "model pull",
+    "",
+    "demo",
+    "index",
+    "search",
+    "embed",
+    "similarity",
+    "classify",
+    "collection",
+    "collection info",
+    "collection list",
+    "collection remove",
+    "collection verify",
+    "collection compact",
+    "model",
+    "model list",
+    "model info",
+    "model pull",
     "model verify",
 ];
 

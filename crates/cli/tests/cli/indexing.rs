@@ -57,10 +57,16 @@ fn metadata_is_kept_and_shown() {
     std::fs::write(home.path("about.csv"), format!("file,caption,year\n{APPLE},a red apple,2024\n")).unwrap();
     index(&home, "pics --collection c --metadata about.csv");
     let hit = best(&home, "red apple --collection c");
-    assert_eq!((hit["metadata"]["caption"].as_str(), hit["metadata"]["year"].as_u64()), (Some("a red apple"), Some(2024)));
+    assert_eq!(
+        (hit["metadata"]["caption"].as_str(), hit["metadata"]["year"].as_u64()),
+        (Some("a red apple"), Some(2024))
+    );
     let text = home.run("search red apple --collection c").expect(0).stdout;
     let rows: Vec<&str> = text.lines().collect();
-    assert!(rows[0].contains("score") && rows[1].contains(&format!("pics/{APPLE}")) && rows[1].ends_with("a red apple"), "{text}");
+    assert!(
+        rows[0].contains("score") && rows[1].contains(&format!("pics/{APPLE}")) && rows[1].ends_with("a red apple"),
+        "{text}"
+    );
     std::fs::write(home.path("wrong.csv"), "caption\nx\n").unwrap();
     let run = home.run("index pics --collection other --metadata wrong.csv").expect(1);
     assert!(run.stderr.contains("wrong.csv:2: names no file"), "{}", run.stderr);
@@ -70,7 +76,10 @@ fn metadata_is_kept_and_shown() {
 #[test]
 fn searches_by_picture_item_and_several_at_once() {
     let home = Home::new();
-    home.drawings("pics", &[APPLE, DOG, SHIP, "1f6a2.png", "26f4.png"].map(|name| if drawing(name).exists() { name } else { APPLE }));
+    home.drawings(
+        "pics",
+        &[APPLE, DOG, SHIP, "1f6a2.png", "26f4.png"].map(|name| if drawing(name).exists() { name } else { APPLE }),
+    );
     index(&home, "pics --collection c");
     let query = drawing(SHIP);
     assert!(best(&home, &format!("--image {} --collection c", query.display()))["score"].as_f64().unwrap() > 0.9999);
@@ -89,7 +98,11 @@ fn searches_by_picture_item_and_several_at_once() {
 fn a_page_of_results_is_self_contained_and_escaped() {
     let home = Home::new();
     home.drawings("pics", &[APPLE, DOG]);
-    std::fs::write(home.path("about.csv"), format!("file,caption\n{APPLE},\"<script>alert(1)</script> & \"\"quotes\"\"\"\n")).unwrap();
+    std::fs::write(
+        home.path("about.csv"),
+        format!("file,caption\n{APPLE},\"<script>alert(1)</script> & \"\"quotes\"\"\"\n"),
+    )
+    .unwrap();
     index(&home, "pics --collection c --metadata about.csv");
     let run = home.run("search red apple --collection c --html page.html").expect(0);
     assert!(run.stderr.contains("page.html"));
@@ -105,7 +118,11 @@ fn an_opener_that_is_missing_is_no_failure() {
     home.drawings("pics", &[APPLE]);
     index(&home, "pics --collection c");
     let mut command = home.command();
-    let run = command.args(["search", "apple", "--collection", "c", "--open", "--html", "page.html"]).env("PATH", "").output().unwrap();
+    let run = command
+        .args(["search", "apple", "--collection", "c", "--open", "--html", "page.html"])
+        .env("PATH", "")
+        .output()
+        .unwrap();
     assert!(run.status.success());
     assert!(String::from_utf8_lossy(&run.stderr).contains("couldn't be opened"));
 }
@@ -123,7 +140,8 @@ fn spaces_are_never_mixed() {
     }
     // The environment is a default only: the collection's own model wins.
     let mut command = home.command();
-    let run = command.args(["search", "red apple", "--collection", "c"]).env("CROSSMODAL_MODEL", &other).output().unwrap();
+    let run =
+        command.args(["search", "red apple", "--collection", "c"]).env("CROSSMODAL_MODEL", &other).output().unwrap();
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     // And a collection made with it goes on with it unasked.
     assert_eq!(index(&home, &format!("more --collection d --model {}", other.display())).0, 2);
@@ -136,7 +154,10 @@ fn settings_come_from_the_environment_too() {
     let home = Home::new();
     home.drawings("pics", &[APPLE]);
     let mut command = home.command();
-    let run = command.args(["index", "pics", "-q"]).env("CROSSMODAL_COLLECTION", home.path("c")).env("CROSSMODAL_THREADS", "1");
+    let run = command
+        .args(["index", "pics", "-q"])
+        .env("CROSSMODAL_COLLECTION", home.path("c"))
+        .env("CROSSMODAL_THREADS", "1");
     assert!(run.status().unwrap().success());
     assert!(home.path("c").is_dir());
 }

@@ -31,7 +31,8 @@ fn a_kill_loses_nothing_that_was_committed() {
     let home = Home::new();
     home.noise("pics", PICTURES);
     let model = other_model();
-    let arguments = ["index", "pics", "--collection", "c", "--batch-size", "8", "--model", model.to_str().unwrap(), "-q", "--json"];
+    let arguments =
+        ["index", "pics", "--collection", "c", "--batch-size", "8", "--model", model.to_str().unwrap(), "-q", "--json"];
     let mut items = 0;
     for moment in [0, 40, 90, 170, 260] {
         let mut child = start(&home, &arguments);

@@ -5,7 +5,13 @@ use crate::support::{Home, copy_folder, edit_safetensors, golden, offset};
 #[test]
 fn every_golden_checkpoint_passes_every_stage() {
     let home = Home::new();
-    for name in ["hf-clip/legacy-quick-gelu", "hf-clip/modern-gelu", "open-clip/vit", "open-clip/vit-custom", "open-clip/vit-avgpool"] {
+    for name in [
+        "hf-clip/legacy-quick-gelu",
+        "hf-clip/modern-gelu",
+        "open-clip/vit",
+        "open-clip/vit-custom",
+        "open-clip/vit-avgpool",
+    ] {
         let folder = golden(name);
         let folder = folder.to_str().unwrap();
         let run = home.run_arguments(["model", "verify", folder, "--golden", folder]).expect(0);
@@ -51,7 +57,8 @@ fn a_model_describes_itself() {
 fn known_variants_are_listed() {
     let home = Home::new();
     let models = home.run("model list --json").expect(0).json();
-    let names: Vec<&str> = models["models"].as_array().unwrap().iter().map(|model| model["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        models["models"].as_array().unwrap().iter().map(|model| model["name"].as_str().unwrap()).collect();
     assert!(names.contains(&"mini") && names.contains(&"ViT-B-32/openai"), "{names:?}");
     let text = home.run("model list").expect(0).stdout;
     assert!(text.contains("licence") && text.contains("ViT-B-32/openai"), "{text}");

@@ -88,7 +88,11 @@ impl Home {
             }
         }
         let home = self.folder.path();
-        command.current_dir(home).env("HOME", home).env("HF_HOME", home.join("hub")).env("XDG_CACHE_HOME", home.join("cache"));
+        command
+            .current_dir(home)
+            .env("HOME", home)
+            .env("HF_HOME", home.join("hub"))
+            .env("XDG_CACHE_HOME", home.join("cache"));
         command.env("CROSSMODAL_CACHE", home.join("cache/crossmodal")).env("HF_HUB_OFFLINE", "1");
         command
     }

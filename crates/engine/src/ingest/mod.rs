@@ -92,9 +92,12 @@ pub struct Progress {
     pub bottleneck: Option<(StageName, f64)>,
 }
 
+/// A function that hears of progress.
+type Listener = Arc<dyn Fn(&Progress) + Send + Sync>;
+
 /// Who hears of progress. Called about ten times a second from the thread that called [`run`].
 #[derive(Clone)]
-pub struct Events(Option<Arc<dyn Fn(&Progress) + Send + Sync>>);
+pub struct Events(Option<Listener>);
 
 impl Events {
     /// Nobody.

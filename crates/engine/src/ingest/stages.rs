@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use crossmodal_models::{CancelToken, Embedder, ErrorKind, Prepared};
 use crossmodal_store::{CacheKey, Item, ItemVectors, SpaceRef, VectorStore};
 
@@ -34,6 +34,8 @@ enum Outcome {
     Reused,
     Unchanged,
     Skipped(Skipped),
+    /// Nothing more follows: the writer is the last stage, and what feeds it has ended before.
+    Ended,
 }
 
 /// What is known in this run of content that isn't committed yet, so that of several files with one content one is
@@ -141,7 +143,10 @@ pub(super) fn run(
         scope.spawn(move || plan(shared, planner, planned, to_prepare, writer_of_plan));
         let encoder = Encoder { model: model.as_ref(), space, batch_size };
         scope.spawn(move || encoder.run(shared, encoding, to_write));
-        let writer = scope.spawn(move || write(shared, collection, batch_size, writing));
+        let writer = scope.spawn(move || {
+            write(shared, collection, batch_size, writing);
+            shared.note(Outcome::Ended);
+        });
         watch(shared, &heard, &mut progress, &mut skipped, threads, events, || writer.is_finished());
     });
     if let Some(error) = shared.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -161,15 +166,12 @@ fn watch(
     finished: impl Fn() -> bool,
 ) {
     let start = Instant::now();
-    loop {
-        // Asked before the queue is emptied, so that nothing noted before the end is missed.
-        let last = finished();
-        let deadline = Instant::now() + Duration::from_millis(if last { 0 } else { 100 });
-        loop {
-            let outcome = match heard.recv_deadline(deadline) {
-                Ok(outcome) => outcome,
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-            };
+    let mut ended = false;
+    while !ended {
+        // Asked before the queue is emptied. The writer says when it ends; this is for a writer that panicked.
+        ended = finished();
+        let deadline = Instant::now() + Duration::from_millis(100);
+        while let Ok(outcome) = heard.recv_deadline(deadline) {
             progress.done += 1;
             match outcome {
                 Outcome::Embedded => progress.embedded += 1,
@@ -179,18 +181,17 @@ fn watch(
                     progress.skipped += 1;
                     skipped.push(file);
                 }
-            }
-            if finished() && !last {
-                break;
+                Outcome::Ended => {
+                    progress.done -= 1;
+                    ended = true;
+                    break;
+                }
             }
         }
         progress.written = shared.written.load(Ordering::Relaxed);
         progress.seconds = start.elapsed().as_secs_f64();
         progress.bottleneck = bottleneck(shared, progress.seconds, threads);
         events.send(progress);
-        if last {
-            return;
-        }
     }
 }
 

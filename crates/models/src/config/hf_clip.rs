@@ -182,7 +182,7 @@ fn read_vision(mut fields: Fields) -> Result<VisionConfig> {
 }
 
 fn finish_tower(mut fields: Fields, width: usize, heads: usize) -> Result<()> {
-    if width % heads != 0 {
+    if !width.is_multiple_of(heads) {
         return Err(fields.error("num_attention_heads", heads, format!("a divisor of hidden_size, {width}")));
     }
     fields.only("pruned_heads", &json!({}))?;

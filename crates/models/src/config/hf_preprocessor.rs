@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// Mean and standard deviation of the pictures CLIP was trained on.
 pub(super) const OPENAI_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// See [`OPENAI_MEAN`].
-pub(super) const OPENAI_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_1];
+pub(super) const OPENAI_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 const INERT: &[&str] = &[
     "_processor_class",

@@ -8,11 +8,14 @@ use safetensors::{Dtype, SafeTensors};
 use super::{Entry, Stored, row_major};
 use crate::error::{Error, Result};
 
+/// The free-form metadata of a header.
+type Metadata = HashMap<String, String>;
+
 /// The length of the header's own length field.
 const LENGTH_FIELD: usize = 8;
 
 /// Reads and validates the header.
-pub(super) fn table(path: &Path, bytes: &[u8]) -> Result<(Vec<(String, Entry)>, HashMap<String, String>)> {
+pub(super) fn table(path: &Path, bytes: &[u8]) -> Result<(Vec<(String, Entry)>, Metadata)> {
     // Deserialising checks every offset against the file's length; nothing is copied.
     SafeTensors::deserialize(bytes).map_err(|error| explain(path, bytes, &error))?;
     let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| explain(path, bytes, &error))?;

@@ -20,7 +20,8 @@ const OPERATORS: [(&str, Option<Comparison>); 7] = [
 /// # Errors
 /// A condition without a key, or about a property that items don't have.
 pub fn parse(text: &str) -> Result<Filter, Usage> {
-    let found = OPERATORS.iter().filter_map(|(operator, comparison)| Some((text.find(operator)?, operator, comparison)));
+    let found =
+        OPERATORS.iter().filter_map(|(operator, comparison)| Some((text.find(operator)?, operator, comparison)));
     // At one place the longer operator wins, which `min_by_key` leaves to the order of the table.
     let first = found.min_by_key(|(place, ..)| *place);
     let Some((place, operator, comparison)) = first else {
@@ -42,7 +43,9 @@ fn path(key: &str, condition: &str) -> Result<FilterPath, Usage> {
         "@size" => FilterPath::Size,
         "@modality" => FilterPath::Modality,
         key if key.starts_with('@') => {
-            return Err(Usage(format!("condition {condition:?}: items have no {key}, only @id, @uri, @size, @modality")));
+            return Err(Usage(format!(
+                "condition {condition:?}: items have no {key}, only @id, @uri, @size, @modality"
+            )));
         }
         key => FilterPath::Metadata(key.split('.').map(str::to_string).collect()),
     })
