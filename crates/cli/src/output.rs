@@ -45,6 +45,7 @@ pub struct Paint {
 
 impl Paint {
     /// Without styles.
+    #[cfg(test)]
     pub fn plain() -> Self {
         Self { enabled: false }
     }

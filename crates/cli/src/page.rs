@@ -54,9 +54,9 @@ h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .3rem; overflow-wrap: anyw
 header p, footer { color: var(--soft); margin: 0; font-size: .9rem; overflow-wrap: anywhere; }
 ol { list-style: none; margin: 0; padding: 0; display: grid; gap: 1.1rem; grid-template-columns: repeat(auto-fill, minmax(min(13rem, 100%), 1fr)); }
 li { background: var(--card); border: 1px solid var(--line); border-radius: .75rem; overflow: hidden; display: flex; flex-direction: column; }
-li > a { display: block; aspect-ratio: 4 / 3; background: #fff; }
-li img { width: 100%; height: 100%; object-fit: contain; display: block; }
-.missing { display: grid; place-items: center; height: 100%; padding: 1rem; color: #6b6b66; font-size: .85rem; text-align: center; }
+li > a { display: block; background: #fff; text-decoration: none; }
+li img { width: 100%; aspect-ratio: 4 / 3; padding: .7rem; object-fit: contain; display: block; }
+.missing { display: grid; place-items: center; aspect-ratio: 4 / 3; padding: 1rem; color: #6b6b66; font-size: .85rem; text-align: center; }
 .text { padding: .7rem .85rem .8rem; display: grid; gap: .25rem; }
 .first { display: flex; justify-content: space-between; gap: .75rem; font-variant-numeric: tabular-nums; font-size: .85rem; color: var(--soft); }
 .score { color: var(--accent); font-weight: 600; }

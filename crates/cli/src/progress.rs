@@ -93,7 +93,7 @@ fn state(progress: &Progress) -> String {
     // An early estimate would only jump about.
     if progress.done > 0 && remaining > 0 && progress.seconds > 0.5 {
         let left = progress.seconds * remaining as f64 / progress.done as f64;
-        text.push_str(&format!("  {} left", quantities::duration(left)));
+        text.push_str(&format!("  {} left", quantities::estimate(left)));
     }
     if let Some((stage, share)) = progress.bottleneck.filter(|_| remaining > 0) {
         text.push_str(&format!("  mostly {} ({:.0} %)", stage.as_str(), share.min(1.0) * 100.0));

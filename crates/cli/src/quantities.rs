@@ -68,6 +68,11 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// A time that is only guessed: whole seconds, `8 s`, `2 min 05 s`.
+pub fn estimate(seconds: f64) -> String {
+    if seconds < 59.5 { format!("{:.0} s", seconds.max(1.0)) } else { duration(seconds.round().max(60.0)) }
+}
+
 /// Items per second: `0.31/s`, `8.4/s`, `1,204/s`.
 pub fn rate(items: usize, seconds: f64) -> String {
     let rate = per_second(items, seconds);
@@ -138,6 +143,7 @@ mod tests {
         for (seconds, expected) in cases {
             assert_eq!(duration(seconds), expected, "{seconds}");
         }
+        assert_eq!((estimate(0.2), estimate(7.6), estimate(59.7)), ("1 s".into(), "8 s".into(), "1 min 00 s".into()));
         assert_eq!(rate(10, 0.0), "0.00/s");
         assert_eq!((rate(84, 10.0), rate(12_040, 10.0)), ("8.4/s".into(), "1,204/s".into()));
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use crossmodal_engine::media::{AlphaRule, DecodeLimits, OrientationRule, PassOrder, PrepOverrides};
-use crossmodal_engine::{Collection, Embedder, ErrorKind, LoadOptions, Mode};
+use crossmodal_engine::{Collection, Embedder, Error, LoadOptions, Mode, StoreError};
 
 use crate::arguments::{Alpha, GlobalOptions, ImageRules, ModelOption, Orientation, Pillow};
 use crate::output::Output;
@@ -44,7 +44,7 @@ impl Settings {
         let download = Download::new(&self.output);
         let loaded = crossmodal_engine::load(name, &self.load_options(rules, &download));
         download.finish();
-        Ok(loaded.map_err(crossmodal_engine::Error::from)?)
+        Ok(loaded.map_err(Error::from)?)
     }
 
     /// Options for loading, with downloads shown by `download`.
@@ -110,23 +110,16 @@ impl ModelChoice {
     }
 }
 
-/// Name of the model that the collection in `folder` was made with; none where there is no collection yet.
+/// Name of the model that the collection in `folder` was made with; none where there is no collection yet, or one whose
+/// making was interrupted.
 ///
 /// # Errors
 /// A folder that holds something else, or a collection that can't be read.
 pub fn model_of(folder: &Path) -> anyhow::Result<Option<String>> {
     match Collection::open(folder, &Mode::read()) {
         Ok(collection) => Ok(collection.model_name()?),
-        Err(error) if error.kind() == ErrorKind::NotFound && is_free(folder) => Ok(None),
+        Err(Error::Store(StoreError::NoCollection { .. })) => Ok(None),
         Err(error) => Err(error.into()),
-    }
-}
-
-/// Whether a collection can be made there.
-fn is_free(folder: &Path) -> bool {
-    match std::fs::read_dir(folder) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
 }
 

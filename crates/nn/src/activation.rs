@@ -1,6 +1,7 @@
 //! The non-linearities of transformer MLPs. Which one a checkpoint needs is a fact of its configuration.
 
 use candle_core::{Result, Tensor};
+use crossmodal_kernels::rows::Nonlinearity;
 
 /// The non-linearity between the two halves of an MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,6 +21,15 @@ impl Activation {
             Self::QuickGelu => "quick_gelu",
             Self::Gelu => "gelu",
             Self::GeluTanh => "gelu_pytorch_tanh",
+        }
+    }
+
+    /// The kernel that computes it.
+    pub(crate) fn kernel(self) -> Nonlinearity {
+        match self {
+            Self::QuickGelu => Nonlinearity::QuickGelu,
+            Self::Gelu => Nonlinearity::Gelu,
+            Self::GeluTanh => Nonlinearity::GeluTanh,
         }
     }
 
@@ -62,7 +72,7 @@ mod tests {
         close(&run(Activation::QuickGelu), &expected);
         let expected = [0.0, -0.004_049_694, -0.154_268_77, -4.999_601e-5, 0.0, 0.530_625_4, 2.484_475_9, 90.0];
         close(&run(Activation::Gelu), &expected);
-        let expected = [0.0, -0.003_637_392, -0.154_285_99, -4.999_601e-5, 0.0, 0.530_570_1, 2.484_916, 90.0];
+        let expected = [0.0, -0.003_637_392, -0.154_286, -4.999_601e-5, 0.0, 0.530_570_1, 2.484_916, 90.0];
         close(&run(Activation::GeluTanh), &expected);
     }
 

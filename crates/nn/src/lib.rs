@@ -1,13 +1,15 @@
-//! Layers over candle tensors. Each layer is written once, in differentiable operations, and knows no model family.
+//! Layers over candle tensors. Each layer is written once, picks its road itself, and knows no model family.
 //!
-//! Candle's own fused layer norm and softmax drop the gradient silently, so this crate has its own. Fused kernels for
-//! inference on a processor belong here too: a layer picks its road itself, models never do.
+//! Two roads: differentiable operations where a gradient is asked for (some tensor is a variable or depends on one), kernels
+//! on slices for inference in `f32` on a processor. Candle's own fused layer norm and softmax drop the gradient silently, so
+//! they are not used. Tests compare the two roads.
 
 #![forbid(unsafe_code)]
 
 mod activation;
 mod attention;
 mod block;
+mod fused;
 mod linear;
 mod norm;
 mod patch;

@@ -131,7 +131,8 @@ mod tests {
     // Expected values: torch.nn.functional.interpolate of PyTorch 2.15, align_corners=False.
     #[test]
     fn values_match_the_reference() {
-        let cases: [(GridResize, (usize, usize), (usize, usize), &[f32]); 4] = [
+        type Case = (GridResize, (usize, usize), (usize, usize), &'static [f32]);
+        let cases: [Case; 4] = [
             (GridResize::Bicubic, (4, 5), (2, 3), &[0.20139, 2.8125, -0.381946, 2.844908, 1.6875, 0.530093]),
             (
                 GridResize::BicubicAntialiased,

@@ -8,12 +8,13 @@ use super::WaitOption;
 
 /// The collection, as an argument or as an option.
 #[derive(Debug, Clone, Args)]
-#[group(id = "which", required = true, multiple = false)]
+// Both may be given: the option's environment variable must not forbid the argument.
+#[group(id = "which", required = true, multiple = true)]
 pub struct CollectionPath {
     /// The collection's folder
     #[arg(value_name = "DIR")]
     pub folder: Option<PathBuf>,
-    /// The collection's folder, as for other commands
+    /// The same, as for other commands; DIR wins
     #[arg(short, long, value_name = "DIR", env = "CROSSMODAL_COLLECTION")]
     pub collection: Option<PathBuf>,
 }

@@ -67,7 +67,7 @@ pub struct GlobalOptions {
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t, env = "CROSSMODAL_COLOR")]
     pub color: ColourChoice,
     /// Threads to use; 0 means one per core
-    #[arg(long, global = true, value_name = "N", default_value_t = 0, env = "CROSSMODAL_THREADS")]
+    #[arg(long, global = true, value_name = "N", default_value_t = 0, env = "CROSSMODAL_THREADS", value_parser = tasks::threads)]
     pub threads: usize,
     /// Folder for derived data such as cached space ids [default: the user's cache folder]
     #[arg(long, global = true, value_name = "DIR", env = "CROSSMODAL_CACHE", hide_env_values = true)]
@@ -115,6 +115,6 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct WaitOption {
     /// Wait for another writer to finish instead of failing, an hour at most or so many seconds
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "3600", action = ArgAction::Set)]
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "3600", action = ArgAction::Set, value_parser = clap::value_parser!(u64).range(..=31_536_000))]
     pub wait: Option<u64>,
 }

@@ -226,8 +226,13 @@ pub struct CompletionsArguments {
     pub shell: clap_complete::Shell,
 }
 
+/// Number of threads; 0 means one per core.
+pub fn threads(text: &str) -> Result<usize, String> {
+    in_range(text, 0, 1024)
+}
+
 fn at_least_one(text: &str) -> Result<usize, String> {
-    in_range(text, 1, usize::MAX)
+    in_range(text, 1, 1_000_000)
 }
 
 fn batch_size(text: &str) -> Result<usize, String> {

@@ -86,7 +86,7 @@ fn list(arguments: &ListArguments, output: &Output) -> anyhow::Result<Outcome> {
         filter: (!conditions.is_empty()).then_some(Filter::And(conditions)),
         after: arguments.after,
         // One more, to know whether there are more.
-        limit: (arguments.limit > 0).then_some(arguments.limit + 1),
+        limit: (arguments.limit > 0).then_some(arguments.limit.saturating_add(1)),
         ..ListRequest::default()
     };
     let mut items = collection.list(&request)?;

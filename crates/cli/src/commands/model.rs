@@ -54,7 +54,10 @@ fn list(output: &Output) -> anyhow::Result<Outcome> {
             variant.embed_dim.to_string(),
             variant.image_size.to_string(),
             quantities::short_count(variant.parameters),
-            quantities::bytes(variant.approx_download_bytes),
+            match variant.approx_download_bytes {
+                0 => "-".into(),
+                bytes => quantities::bytes(bytes),
+            },
             variant.imagenet_top1.map_or_else(|| "-".into(), |accuracy| format!("{accuracy:.1} %")),
             variant.licence.clone(),
             variant.hub_id.clone().unwrap_or_else(|| "built in".into()),

@@ -150,8 +150,9 @@ fn fails_with(home: &Home, expected: &[&str]) {
 fn a_configuration_that_cannot_be_honoured_names_field_and_value() {
     let home = Home::new();
     let path = checkpoint(&home).join("config.json");
-    let text = std::fs::read_to_string(&path).unwrap().replace("\"quick_gelu\"", "\"wiggle\"");
-    std::fs::write(&path, text).unwrap();
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["text_config"]["hidden_act"] = json!("wiggle");
+    std::fs::write(&path, config.to_string()).unwrap();
     fails_with(&home, &["config.json", "hidden_act", "wiggle", "expected"]);
     std::fs::write(&path, "{").unwrap();
     fails_with(&home, &["config.json"]);

@@ -32,6 +32,8 @@ fn items_are_listed_in_pages() {
         home.run_arguments(["collection", "list", "c", "--filter-by", "@id~%0003.bmp", "--json"]).expect(0).json();
     assert_eq!(some["items"].as_array().unwrap().len(), 1);
     home.run("collection list c --filter-by =3").expect(2);
+    let all = home.run("collection list c --limit 18446744073709551615 --json").expect(0).json();
+    assert_eq!(all["items"].as_array().unwrap().len(), 5);
 }
 
 #[test]

@@ -56,6 +56,10 @@ fn wrong_usage_is_two_and_helps() {
         ("classify x.png", "--labels"),
         ("classify x.png --labels a --labels-file b", "cannot be used with"),
         ("--color sometimes demo", "never"),
+        ("search x --collection c -k 99999999999", "at most"),
+        ("search x --collection c --min-score nan", "cosine"),
+        ("demo --threads 100000", "at most"),
+        ("index pics --collection c --wait=99999999999999", "--wait"),
         ("completions tcsh", "possible values"),
         ("collection info", "DIR"),
     ];

@@ -158,6 +158,13 @@ fn settings_come_from_the_environment_too() {
         .args(["index", "pics", "-q"])
         .env("CROSSMODAL_COLLECTION", home.path("c"))
         .env("CROSSMODAL_THREADS", "1");
-    assert!(run.status().unwrap().success());
+    assert!(run.output().unwrap().status.success());
     assert!(home.path("c").is_dir());
+    // An argument wins over the environment.
+    home.run("index pics --collection d -q").expect(0);
+    let mut command = home.command();
+    let run = command.args(["collection", "info", "d", "--json"]).env("CROSSMODAL_COLLECTION", home.path("c"));
+    assert!(
+        crate::support::Run::from(run.output().unwrap()).expect(0).json()["location"].as_str().unwrap().ends_with('d')
+    );
 }

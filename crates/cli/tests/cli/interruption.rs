@@ -39,8 +39,7 @@ fn a_kill_loses_nothing_that_was_committed() {
         wait_until_indexing(&home, "c", Duration::from_millis(moment));
         child.kill().unwrap();
         child.wait().unwrap();
-        let report = home.run("collection verify c --json").expect(0).json();
-        let now = report["items"].as_u64().unwrap();
+        let now = items_after_a_kill(&home);
         assert!(now >= items, "{now} items after {items}");
         items = now;
     }
@@ -49,6 +48,15 @@ fn a_kill_loses_nothing_that_was_committed() {
     assert_eq!(count("unchanged"), items);
     assert_eq!(count("embedded"), u64::from(PICTURES) - items);
     home.run("collection verify c").expect(0);
+}
+
+/// Number of items in a collection that must be sound; a kill right at its making may leave none.
+fn items_after_a_kill(home: &Home) -> u64 {
+    let run = home.run("collection verify c --json");
+    if run.stderr.contains("there is no collection at") {
+        return 0;
+    }
+    run.expect(0).json()["items"].as_u64().unwrap()
 }
 
 #[test]

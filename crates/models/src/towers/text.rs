@@ -174,7 +174,7 @@ impl TextTransformer {
         note("hidden_0", &x);
         let mask = match (self.config.causal, present) {
             (true, Some(present)) => AttentionMask::causal_with_padding(present, DType::F32, device)?,
-            (true, None) => AttentionMask::causal(tokens, DType::F32, device)?,
+            (true, None) => AttentionMask::Causal,
             (false, _) => AttentionMask::Full,
         };
         for (i, block) in self.blocks.iter().enumerate() {
