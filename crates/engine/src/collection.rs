@@ -151,7 +151,7 @@ impl Collection {
             space: Some(space_of(model)?),
             queries: vec![vector],
             // The items the query is made of are found too, and dropped below.
-            k: query.k.max(1) + query.like.len(),
+            k: query.k.max(1).saturating_add(query.like.len()),
             filter: query.filter.clone(),
             min_score: query.min_score,
         };

@@ -14,9 +14,9 @@ use crate::options::{LoadOptions, Precision};
 use crate::progress::CancelToken;
 use crate::space::{self, SpaceId};
 use crate::tokenizer::Tokenizer;
-use crate::towers::Trace;
 use crate::towers::text::{TextPool, TextTransformer};
 use crate::towers::vit::VisionTransformer;
+use crate::towers::{Parameters, Trace};
 use crate::weights::CanonicalWeights;
 
 /// Most pictures or texts that go through a tower at a time: beyond it, activations leave the processor's caches and
@@ -37,6 +37,7 @@ pub struct ClipModel {
     info: ModelInfo,
     cache_dir: Option<std::path::PathBuf>,
     device: Device,
+    trainable: bool,
     vision: Mutex<Option<Arc<VisionTransformer>>>,
     text: Mutex<Option<Arc<TextTransformer>>>,
     space: Mutex<Option<SpaceId>>,
@@ -74,6 +75,7 @@ impl ClipModel {
             info,
             cache_dir: options.cache_dir.clone().or_else(crate::options::default_cache_dir),
             device: Device::Cpu,
+            trainable: options.trainable,
             vision: Mutex::new(None),
             text: Mutex::new(None),
             space: Mutex::new(None),
@@ -101,7 +103,7 @@ impl ClipModel {
     /// Tensors that can't be decoded.
     pub fn vision(&self) -> Result<Arc<VisionTransformer>> {
         let grid = self.config.layout.grid_resize();
-        once(&self.vision, || VisionTransformer::load(&self.config.vision, &self.weights, grid, &self.device))
+        once(&self.vision, || VisionTransformer::load(&self.config.vision, &self.parameters(), grid))
     }
 
     /// The text tower, built on first use.
@@ -109,7 +111,7 @@ impl ClipModel {
     /// # Errors
     /// Tensors that can't be decoded.
     pub fn text(&self) -> Result<Arc<TextTransformer>> {
-        once(&self.text, || TextTransformer::load(&self.config.text, &self.weights, &self.device))
+        once(&self.text, || TextTransformer::load(&self.config.text, &self.parameters()))
     }
 
     /// The stages of preparing and embedding pictures of one size, `pixels` of shape `[batch, 3, height, width]`.
@@ -126,6 +128,10 @@ impl ClipModel {
     /// Tensors that can't be decoded.
     pub fn trace_tokens(&self, ids: &[Vec<u32>], present: Option<&[Vec<bool>]>) -> Result<Trace> {
         self.text()?.trace(ids, present)
+    }
+
+    fn parameters(&self) -> Parameters<'_> {
+        Parameters { weights: &self.weights, device: &self.device, trainable: self.trainable }
     }
 
     /// A scalar of the checkpoint, for example `logit_scale`.

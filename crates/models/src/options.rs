@@ -43,6 +43,8 @@ pub struct LoadOptions {
     pub device: Device,
     /// The arithmetic it runs in.
     pub precision: Precision,
+    /// Whether parameters become variables, so that gradients can be asked for. Slower.
+    pub trainable: bool,
     /// Departures from the checkpoint's own image preparation.
     pub prep: PrepOverrides,
     /// Who hears of downloads; `None` is silence.
@@ -56,6 +58,7 @@ impl std::fmt::Debug for LoadOptions {
         f.debug_struct("LoadOptions")
             .field("device", &self.device)
             .field("precision", &self.precision)
+            .field("trainable", &self.trainable)
             .field("prep", &self.prep)
             .field("cache_dir", &self.cache_dir)
             .finish_non_exhaustive()

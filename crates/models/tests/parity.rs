@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crossmodal_models::verify::verify;
+use crossmodal_models::verify::{VerifyReport, verify};
 use crossmodal_models::{Embedder, Input, LoadOptions, load_clip};
 
 fn root() -> PathBuf {
@@ -11,10 +11,16 @@ fn root() -> PathBuf {
 
 fn check(fixture: &str) {
     let folder = root().join("tests/golden").join(fixture);
-    let cache = tempfile::tempdir().unwrap();
-    let options = LoadOptions { cache_dir: Some(cache.path().into()), ..LoadOptions::default() };
-    let model = load_clip(folder.to_str().unwrap(), &options).unwrap();
-    let report = verify(&model, &folder).unwrap();
+    // Both roads: fused kernels, and the differentiable operations that training uses.
+    for trainable in [false, true] {
+        let cache = tempfile::tempdir().unwrap();
+        let options = LoadOptions { cache_dir: Some(cache.path().into()), trainable, ..LoadOptions::default() };
+        let model = load_clip(folder.to_str().unwrap(), &options).unwrap();
+        report(fixture, &verify(&model, &folder).unwrap());
+    }
+}
+
+fn report(fixture: &str, report: &VerifyReport) {
     for stage in &report.stages {
         println!(
             "{fixture:32} {:40} {:9.2e} of {:9.2e} {}",

@@ -153,8 +153,8 @@ pub fn run(
     events: &Events,
     cancel: &CancelToken,
 ) -> Result<Report> {
-    let space = collection.adopt(model.as_ref())?;
     let found = crate::files::find(&request.paths)?;
+    let space = collection.adopt(model.as_ref())?;
     let mut report = stages::run(collection, model, &space, request, &found, events, cancel)?;
     let walk_problems =
         found.problems.iter().map(|(path, reason)| Skipped { path: path.clone(), reason: reason.clone() });

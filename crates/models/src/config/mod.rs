@@ -6,7 +6,9 @@ mod hf_preprocessor;
 pub mod open_clip;
 mod state_dict;
 
-use crossmodal_media::{AlphaRule, ColourOrder, ImagePrep, OrientationRule, PassOrder, Resize};
+use crossmodal_media::{
+    AlphaRule, CenterCrop, ColourOrder, CropRounding, Filter, ImagePrep, OrientationRule, PassOrder, Resize,
+};
 use crossmodal_nn::GridResize;
 
 use crate::towers::text::TextConfig;
@@ -70,6 +72,13 @@ pub struct OpenClipTokenizer {
     pub clean: Option<String>,
 }
 
+fn rounding(crop: CenterCrop) -> &'static str {
+    match crop.rounding {
+        CropRounding::Floor => "odd margins floored",
+        CropRounding::HalfEven => "odd margins to even",
+    }
+}
+
 /// Image preparation in words.
 pub fn describe_prep(prep: &ImagePrep) -> String {
     let resize = match prep.resize {
@@ -79,7 +88,7 @@ pub fn describe_prep(prep: &ImagePrep) -> String {
         Resize::Squash { width, height } => format!("squash to {width}x{height}"),
         Resize::Longest { width, height, fill } => format!("fit into {width}x{height}, fill {fill}"),
     };
-    let crop = prep.crop.map(|crop| format!(", centre crop {}x{} ({:?})", crop.width, crop.height, crop.rounding));
+    let crop = prep.crop.map(|crop| format!(", centre crop {}x{} ({})", crop.width, crop.height, rounding(crop)));
     let order = match prep.colour_order {
         ColourOrder::BeforeResize => "RGB first",
         ColourOrder::AfterResize => "RGB last",
@@ -97,7 +106,13 @@ pub fn describe_prep(prep: &ImagePrep) -> String {
         PassOrder::Pillow13 => "as Pillow 13",
         PassOrder::Pillow12 => "as Pillow 12",
     };
-    let mut text = format!("{resize} ({:?}, {pillow}){}", prep.filter, crop.unwrap_or_default());
+    let filter = match prep.filter {
+        Filter::Nearest => "nearest",
+        Filter::Bilinear => "bilinear",
+        Filter::Bicubic => "bicubic",
+        Filter::Lanczos => "lanczos",
+    };
+    let mut text = format!("{resize} ({filter}, {pillow}){}", crop.unwrap_or_default());
     text.push_str(&format!(", {order}, {alpha}, {orientation}"));
     if let Some((mean, std)) = prep.normalise {
         text.push_str(&format!(", mean {mean:?}, std {std:?}"));

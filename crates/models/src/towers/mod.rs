@@ -3,7 +3,7 @@
 pub mod text;
 pub mod vit;
 
-use candle_core::Device;
+use candle_core::{Device, Var};
 use crossmodal_nn::{Activation, LayerNorm, LayerScale, Linear, Mlp, SelfAttention, Tensor, TransformerBlock};
 
 use crate::error::Result;
@@ -12,15 +12,22 @@ use crate::weights::CanonicalWeights;
 /// What happens along the way of one batch, for comparison with a reference. Names are those of golden files.
 pub type Trace = Vec<(String, Tensor)>;
 
-/// Loads tensors below a canonical prefix.
-struct Loader<'a> {
-    weights: &'a CanonicalWeights,
-    device: &'a Device,
+/// Where a tower takes its parameters from, and what it makes of them.
+#[derive(Debug)]
+pub struct Parameters<'a> {
+    /// The checkpoint.
+    pub weights: &'a CanonicalWeights,
+    /// Where the tower will run.
+    pub device: &'a Device,
+    /// Whether parameters become variables, so that gradients can be asked for; layers then take their differentiable
+    /// road.
+    pub trainable: bool,
 }
 
-impl Loader<'_> {
+impl Parameters<'_> {
     fn tensor(&self, name: &str) -> Result<Tensor> {
-        self.weights.tensor(name, self.device)
+        let tensor = self.weights.tensor(name, self.device)?;
+        if self.trainable { Ok(Var::from_tensor(&tensor)?.into_inner()) } else { Ok(tensor) }
     }
 
     fn optional(&self, name: &str) -> Result<Option<Tensor>> {

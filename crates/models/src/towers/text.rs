@@ -1,11 +1,10 @@
 //! The text transformer: tokens, positions, pre-norm blocks, final norm, pooling, projection.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use crossmodal_nn::{Activation, AttentionMask, LayerNorm, Linear, TransformerBlock, resize_sequence_positions};
 
-use super::{Loader, Trace};
+use super::{Parameters, Trace};
 use crate::error::Result;
-use crate::weights::CanonicalWeights;
 
 /// Which position stands for the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -116,25 +115,24 @@ impl TextTransformer {
     ///
     /// # Errors
     /// Tensors that can't be decoded.
-    pub fn load(config: &TextConfig, weights: &CanonicalWeights, device: &Device) -> Result<Self> {
-        let loader = Loader { weights, device };
-        let positions = loader.tensor("text.positions")?;
+    pub fn load(config: &TextConfig, parameters: &Parameters<'_>) -> Result<Self> {
+        let positions = parameters.tensor("text.positions")?;
         let positions = if positions.dims2()?.0 == config.context_length {
             positions
         } else {
             resize_sequence_positions(&positions, config.context_length)?
         };
         let blocks = (0..config.layers)
-            .map(|i| loader.block(&format!("text.blocks.{i}"), config.heads, config.activation, config.eps));
+            .map(|i| parameters.block(&format!("text.blocks.{i}"), config.heads, config.activation, config.eps));
         Ok(Self {
             config: config.clone(),
-            tokens: loader.tensor("text.tokens")?,
+            tokens: parameters.tensor("text.tokens")?,
             positions,
             blocks: blocks.collect::<Result<_>>()?,
-            norm_final: loader.norm("text.norm_final", config.eps)?,
+            norm_final: parameters.norm("text.norm_final", config.eps)?,
             projection: match config.projection {
                 TextProjection::None => None,
-                TextProjection::Matrix | TextProjection::Affine => Some(loader.linear("text.projection")?),
+                TextProjection::Matrix | TextProjection::Affine => Some(parameters.linear("text.projection")?),
             },
         })
     }

@@ -1,13 +1,12 @@
 //! The vision transformer: patches, class token, positions, pre-norm blocks, pooling, projection.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use crossmodal_nn::{
     Activation, AttentionMask, GridResize, LayerNorm, Linear, PatchEmbedding, TransformerBlock, resize_grid_positions,
 };
 
-use super::{Loader, Trace};
+use super::{Parameters, Trace};
 use crate::error::{Error, Result};
-use crate::weights::CanonicalWeights;
 
 /// Which vector stands for the picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -94,14 +93,8 @@ impl VisionTransformer {
     ///
     /// # Errors
     /// Tensors that can't be decoded.
-    pub fn load(
-        config: &VisionConfig,
-        weights: &CanonicalWeights,
-        resize: GridResize,
-        device: &Device,
-    ) -> Result<Self> {
-        let loader = Loader { weights, device };
-        let positions = loader.tensor("vision.positions")?;
+    pub fn load(config: &VisionConfig, parameters: &Parameters<'_>, resize: GridResize) -> Result<Self> {
+        let positions = parameters.tensor("vision.positions")?;
         let stored = positions.dims2()?.0;
         let positions = if stored == config.positions() {
             positions
@@ -109,22 +102,22 @@ impl VisionTransformer {
             let side = (stored.saturating_sub(1) as f64).sqrt() as usize;
             if side * side + 1 != stored {
                 let reason = format!("has {stored} positions, expected one and a square number");
-                return Err(Error::tensor(weights.checkpoint().path(), "vision.positions", reason));
+                return Err(Error::tensor(parameters.weights.checkpoint().path(), "vision.positions", reason));
             }
             resize_grid_positions(&positions, (side, side), config.grid(), resize)?
         };
         let blocks = (0..config.layers)
-            .map(|i| loader.block(&format!("vision.blocks.{i}"), config.heads, config.activation, config.eps));
+            .map(|i| parameters.block(&format!("vision.blocks.{i}"), config.heads, config.activation, config.eps));
         Ok(Self {
             config: config.clone(),
             resize,
-            patches: PatchEmbedding::new(&loader.tensor("vision.patch.weight")?, None)?,
-            class: loader.tensor("vision.class")?.reshape((1, 1, config.width))?,
+            patches: PatchEmbedding::new(&parameters.tensor("vision.patch.weight")?, None)?,
+            class: parameters.tensor("vision.class")?.reshape((1, 1, config.width))?,
             positions,
-            norm_pre: config.pre_norm.then(|| loader.norm("vision.norm_pre", config.eps)).transpose()?,
+            norm_pre: config.pre_norm.then(|| parameters.norm("vision.norm_pre", config.eps)).transpose()?,
             blocks: blocks.collect::<Result<_>>()?,
-            norm_post: loader.norm("vision.norm_post", config.eps)?,
-            projection: loader.linear("vision.projection")?,
+            norm_post: parameters.norm("vision.norm_post", config.eps)?,
+            projection: parameters.linear("vision.projection")?,
         })
     }
 
