@@ -149,7 +149,7 @@ mod tests {
     fn csv_cells_keep_their_meaning() {
         let text = "\u{feff}file,caption,year,code,ok,empty\nsub/a.png,\"red, round\",2024,007,true,\n";
         let metadata = read("m.csv", text).unwrap();
-        let row = metadata.of(Path::new("/root/sub/a.png"), &[PathBuf::from("/root")]).unwrap();
+        let row = metadata.of(Path::new("/pictures/sub/a.png"), &[PathBuf::from("/pictures")]).unwrap();
         let expected = json!({"caption": "red, round", "year": 2024, "code": "007", "ok": true});
         assert_eq!(&Value::Object(row.clone()), &expected);
     }
