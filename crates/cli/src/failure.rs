@@ -88,6 +88,10 @@ fn hint(error: &Error) -> Option<String> {
         Error::Store(StoreError::SpaceMismatch { existing, .. }) => {
             Some(format!("use the collection's own model (--model {:?}), or another collection", existing.model))
         }
+        Error::Store(StoreError::Damaged { .. }) => Some(
+            "`crossmodal collection verify` names what is affected; `crossmodal index --repair` over the same files restores it"
+                .into(),
+        ),
         _ => None,
     }
 }

@@ -107,6 +107,11 @@ impl Collection {
         Ok(Self { store: LocalStore::open(folder, &mode.0)? })
     }
 
+    /// Ids of the items that lost vectors when it was opened [`repairing`](Mode::repairing), sorted.
+    pub fn repaired_items(&self) -> &[String] {
+        self.store.repaired_items()
+    }
+
     /// The store beneath.
     pub fn store(&self) -> &LocalStore {
         &self.store

@@ -84,30 +84,41 @@ pub enum Content {
     Bytes(Arc<[u8]>),
 }
 
-/// The part of a source that an input covers, for sources that are cut into several vectors.
+/// The part of a source that an input covers, for sources that are cut into several vectors. Stores keep spans in the same
+/// form.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "unit", rename_all = "lowercase")]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Span {
-    /// Seconds from the start of a recording, `start <= end`.
-    Seconds {
-        /// First instant covered.
+    /// Seconds from the start of a recording, `0 <= start <= end`.
+    Time {
+        /// First second.
         start: f64,
-        /// Instant after the last one covered.
+        /// Last second.
         end: f64,
     },
-    /// Bytes of a UTF-8 document, half open.
-    Bytes {
-        /// First byte covered.
+    /// Bytes of a UTF-8 text, `start..end`.
+    Text {
+        /// First byte.
         start: u64,
-        /// Byte after the last one covered.
+        /// One past the last byte.
         end: u64,
     },
-    /// Pages of a document, half open, counted from 0.
-    Pages {
-        /// First page covered.
-        start: u32,
-        /// Page after the last one covered.
-        end: u32,
+    /// A rectangle of a picture, in pixels of the decoded picture.
+    Region {
+        /// Left edge.
+        x: u32,
+        /// Upper edge.
+        y: u32,
+        /// Width.
+        width: u32,
+        /// Height.
+        height: u32,
+    },
+    /// A page of a document.
+    Page {
+        /// Counted from 1.
+        number: u32,
     },
 }
 

@@ -269,8 +269,10 @@ impl StoreError {
         | Self::Database { file, .. }
         | Self::ReadOnly { path: file, .. } = &mut self
         {
-            // Joining an absolute path gives that path.
-            *file = folder.join(&*file);
+            // Joining an absolute path gives that path; one that begins with the folder is whole already.
+            if !file.starts_with(folder) {
+                *file = folder.join(&*file);
+            }
         }
         self
     }

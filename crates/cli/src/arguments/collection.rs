@@ -112,7 +112,8 @@ pub struct RemoveArguments {
 Examples:
   crossmodal collection verify photos.cm
 
-Exits 1 when something is wrong. Indexing again heals damaged vectors.
+Exits 1 when something is wrong. `crossmodal index --repair` over the same files restores what is
+affected, `collection compact` drops damage that affects no item.
 JSON: {sound, items, vectors, dead_vectors, problems: [{kind, file, field, item, detail}], affected_items}")]
 pub struct VerifyArguments {
     /// Which collection.

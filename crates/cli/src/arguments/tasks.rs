@@ -56,6 +56,9 @@ pub struct IndexArguments {
     /// Forget items whose files are gone from the given folders
     #[arg(long)]
     pub prune: bool,
+    /// Give up vectors that a damaged collection has lost, and embed their files again
+    #[arg(long)]
+    pub repair: bool,
     /// Exit with 3 if a file couldn't be read or embedded
     #[arg(long)]
     pub strict: bool,

@@ -175,14 +175,17 @@ fn verify(arguments: &VerifyArguments, output: &Output) -> anyhow::Result<Outcom
             output.line(&format!("{} {checked}", output.paint.style(Style::Red, &format!("{problems}:"))))?;
         }
         for problem in report.problems.iter().take(LISTED) {
+            // Some details name the file themselves.
+            let file = problem.file.display().to_string();
+            let subject = if problem.detail.contains(&file) { String::new() } else { format!("{file}: ") };
             let item = problem.item.as_deref().map_or_else(String::new, |item| format!(" (item {item})"));
-            output.line(&format!("  {}: {}{}", problem.file.display(), one_line(&problem.detail), one_line(&item)))?;
+            output.line(&format!("  {subject}{}{}", one_line(&problem.detail), one_line(&item)))?;
         }
         if report.problems.len() > LISTED {
             output.line(&format!("  and {} more; --json lists all", report.problems.len() - LISTED))?;
         }
         if !report.is_clean() && !report.affected_items().is_empty() {
-            output.line("Indexing the affected files again heals them.")?;
+            output.line("`crossmodal index --repair` over the same files restores them.")?;
         }
     }
     Ok(if report.is_clean() { Outcome::Fine } else { Outcome::Failed })

@@ -69,7 +69,13 @@ pub fn run(arguments: &IndexArguments, choice: &ModelChoice, settings: &Settings
         prune: arguments.prune,
     };
     let cancel = interrupt::token()?;
-    let collection = Collection::open(&arguments.collection, &writing(&arguments.wait))?;
+    let mode = writing(&arguments.wait);
+    let mode = if arguments.repair { mode.repairing() } else { mode };
+    let collection = Collection::open(&arguments.collection, &mode)?;
+    let repaired = collection.repaired_items().len();
+    if repaired > 0 {
+        output.note(&format!("{} lost vectors and will be embedded again", quantities::counted(repaired, "item")));
+    }
     let display = Indexing::new(output);
     let report = ingest::run(&collection, &model, &request, &display.events(), &cancel);
     display.finish();

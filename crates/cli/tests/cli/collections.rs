@@ -142,3 +142,19 @@ fn a_folder_that_cannot_be_written_is_an_error_and_can_still_be_searched() {
     assert!(searched.status.success(), "{}", String::from_utf8_lossy(&searched.stderr));
     mode("c", 0o755);
 }
+
+#[test]
+fn lost_vectors_are_restored_from_their_files() {
+    let home = with_pictures(6);
+    let file = std::fs::read_dir(home.path("c/vectors")).unwrap().next().unwrap().unwrap().path();
+    let length = file.metadata().unwrap().len();
+    std::fs::File::options().write(true).open(&file).unwrap().set_len(length / 2).unwrap();
+    home.run("collection verify c").expect(1);
+    let refused = home.run("index pics --collection c -q").expect(1);
+    assert!(refused.stderr.contains("are lost") && refused.stderr.contains("--repair"), "{}", refused.stderr);
+    assert_eq!(refused.stderr.matches("c/vectors").count(), 1, "{}", refused.stderr);
+    let restored = home.run("index pics --collection c --repair --json -q").expect(0).json();
+    assert!(restored["embedded"].as_u64().unwrap() >= 3, "{restored}");
+    home.run("collection verify c").expect(0);
+    assert_eq!(home.run("collection info c --json").expect(0).json()["items"], 6);
+}
