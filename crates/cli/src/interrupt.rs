@@ -21,3 +21,20 @@ pub fn token() -> anyhow::Result<CancelToken> {
     })?;
     Ok(token)
 }
+
+/// As [`token`], for work that keeps nothing half-done and may be waiting for input that never comes: if it hasn't ended a
+/// moment after the first Ctrl-C, the program does.
+///
+/// # Errors
+/// A system that refuses the handler.
+pub fn impatient_token() -> anyhow::Result<CancelToken> {
+    let token = CancelToken::new();
+    let raised = token.clone();
+    ctrlc::set_handler(move || {
+        raised.cancel();
+        // The handler has a thread of its own.
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        std::process::exit(i32::from(Outcome::Interrupted.code()));
+    })?;
+    Ok(token)
+}

@@ -126,7 +126,9 @@ fn card(rank: usize, hit: &PageHit) -> String {
 
 /// A thumbnail as a data URI, or why there is none.
 fn thumbnail(path: &Path) -> Result<String, String> {
-    let bytes = std::fs::read(path).map_err(|error| format!("can't be read any more: {error}"))?;
+    let limit = crossmodal_engine::media::DecodeLimits::default().max_bytes;
+    let (bytes, _) = crossmodal_engine::files::read_limited(path, limit)
+        .map_err(|error| format!("can't be read any more: {error}"))?;
     let jpeg = crossmodal_engine::media::thumbnail(&bytes, THUMBNAIL).map_err(|error| error.to_string())?;
     Ok(format!("data:image/jpeg;base64,{}", STANDARD.encode(jpeg)))
 }

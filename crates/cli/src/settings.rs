@@ -64,6 +64,7 @@ fn overrides(rules: &ImageRules) -> PrepOverrides {
         alpha: alpha.map(|alpha| match alpha {
             Alpha::Drop => AlphaRule::Drop,
             Alpha::White => AlphaRule::OverWhite,
+            Alpha::Key => AlphaRule::KeyOverWhite,
         }),
         orientation: orientation.map(|orientation| match orientation {
             Orientation::Exif => OrientationRule::Exif,

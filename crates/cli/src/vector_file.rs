@@ -59,7 +59,9 @@ pub struct VectorFile {
     path: PathBuf,
     file: BufWriter<NamedTempFile>,
     dimension: usize,
+    /// Names of the rows, for the one format that keeps them.
     inputs: Vec<String>,
+    rows: usize,
     values: Vec<f32>,
 }
 
@@ -78,6 +80,7 @@ impl VectorFile {
             file: BufWriter::new(file),
             dimension,
             inputs: Vec::new(),
+            rows: 0,
             values: Vec::new(),
         })
     }
@@ -87,7 +90,10 @@ impl VectorFile {
     /// # Errors
     /// A disk that is full or fails.
     pub fn add(&mut self, record: &Record<'_>) -> anyhow::Result<()> {
-        self.inputs.push(record.input.to_string());
+        self.rows += 1;
+        if self.format == Format::Safetensors {
+            self.inputs.push(record.input.to_string());
+        }
         match self.format {
             Format::Npy | Format::Safetensors => self.values.extend_from_slice(record.embedding),
             Format::JsonLines => {
@@ -100,7 +106,7 @@ impl VectorFile {
 
     /// Number of rows so far.
     pub fn rows(&self) -> usize {
-        self.inputs.len()
+        self.rows
     }
 
     /// Completes the file and gives it its name.
@@ -110,7 +116,7 @@ impl VectorFile {
     pub fn finish(mut self) -> anyhow::Result<()> {
         let named = || self.path.display().to_string();
         let header = match self.format {
-            Format::Npy => npy_header(self.inputs.len(), self.dimension),
+            Format::Npy => npy_header(self.rows, self.dimension),
             Format::Safetensors => safetensors_header(&self.inputs, self.dimension)?,
             Format::JsonLines => Vec::new(),
         };

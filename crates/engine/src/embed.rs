@@ -2,19 +2,17 @@
 
 use std::path::Path;
 
+use crossmodal_models::media::DecodeLimits;
 use crossmodal_models::{CancelToken, Embedder, Embedding, Input};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Reads a file as an input. Its modality is decided by its content; in this version every file is a picture.
 ///
 /// # Errors
 /// A file that can't be read.
 pub fn read_input(path: &Path) -> Result<Input> {
-    if path.is_dir() {
-        return Err(Error::Invalid(format!("{}: a folder, expected a file", path.display())));
-    }
-    let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
+    let (bytes, _) = crate::files::read_limited(path, DecodeLimits::default().max_bytes)?;
     Ok(Input::image(bytes))
 }
 

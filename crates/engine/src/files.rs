@@ -1,6 +1,8 @@
 //! Finding files, and naming them in a way that survives JSON and SQL.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, Metadata};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ignore::WalkBuilder;
@@ -18,9 +20,9 @@ pub struct Found {
     pub files: Vec<PathBuf>,
     /// The roots as absolute paths.
     pub roots: Vec<PathBuf>,
-    /// Paths that couldn't be looked into, with reasons: forbidden folders, broken links, loops.
-    pub problems: Vec<(PathBuf, String)>,
-    /// Number of files passed over because they aren't pictures by their names.
+    /// Paths that couldn't be looked into, with reasons: forbidden folders, broken links.
+    pub problems: BTreeMap<PathBuf, String>,
+    /// Number of entries passed over: files that aren't pictures by their names, links back to a folder around them.
     pub others: usize,
 }
 
@@ -61,9 +63,10 @@ fn walk(root: &Path, files: &mut BTreeSet<PathBuf>, found: &mut Found) {
                 }
             }
             Ok(_) => {}
+            Err(error) if is_loop(&error) => found.others += 1,
             Err(error) => {
                 let path = path_of(&error).unwrap_or(root).to_path_buf();
-                found.problems.push((path, without_path(&error)));
+                found.problems.insert(path, without_path(&error));
             }
         }
     }
@@ -73,8 +76,15 @@ fn path_of(error: &ignore::Error) -> Option<&Path> {
     match error {
         ignore::Error::WithPath { path, .. } => Some(path),
         ignore::Error::WithDepth { err, .. } | ignore::Error::WithLineNumber { err, .. } => path_of(err),
-        ignore::Error::Loop { child, .. } => Some(child),
         _ => None,
+    }
+}
+
+fn is_loop(error: &ignore::Error) -> bool {
+    match error {
+        ignore::Error::Loop { .. } => true,
+        ignore::Error::WithPath { err, .. } | ignore::Error::WithDepth { err, .. } => is_loop(err),
+        _ => false,
     }
 }
 
@@ -83,7 +93,6 @@ fn without_path(error: &ignore::Error) -> String {
         ignore::Error::WithPath { err, .. }
         | ignore::Error::WithDepth { err, .. }
         | ignore::Error::WithLineNumber { err, .. } => without_path(err),
-        ignore::Error::Loop { ancestor, .. } => format!("a symbolic link back to {}, not followed", ancestor.display()),
         other => other.to_string(),
     }
 }
@@ -99,17 +108,52 @@ fn looks_like_picture(path: &Path) -> bool {
 }
 
 fn starts_like_picture(path: &Path) -> bool {
-    use std::io::Read;
     let mut start = [0; 16];
     let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut start));
     read.is_ok_and(|length| crossmodal_models::media::sniff(&start[..length]).is_some())
 }
 
-/// A path as text: UTF-8 paths as they are; in others each byte that isn't UTF-8 becomes `\xNN`.
+/// Reads a regular file of at most `limit` bytes, with what the file system knows of it. Pipes and devices are refused: they
+/// may never end.
+///
+/// # Errors
+/// A file that can't be read, isn't a regular one, or is too large.
+pub fn read_limited(path: &Path, limit: u64) -> Result<(Vec<u8>, Metadata)> {
+    let metadata = std::fs::metadata(path).map_err(|error| Error::io(path, error))?;
+    let refused = |reason: String| Error::Invalid(format!("{}: {reason}", path.display()));
+    if metadata.is_dir() {
+        return Err(refused("a folder, expected a file".into()));
+    }
+    if !metadata.is_file() {
+        return Err(refused("neither a file nor a folder".into()));
+    }
+    let too_large = |size: u64| refused(format!("a file of {size} bytes is over the limit of {limit}"));
+    if metadata.len() > limit {
+        return Err(too_large(metadata.len()));
+    }
+    let file = File::open(path).map_err(|error| Error::io(path, error))?;
+    let mut bytes = Vec::with_capacity(metadata.len() as usize);
+    // It may have grown since.
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| Error::io(path, error))?;
+    if bytes.len() as u64 > limit {
+        return Err(too_large(bytes.len() as u64));
+    }
+    Ok((bytes, metadata))
+}
+
+/// A path as text that [`path`] turns back: UTF-8 as it is, each byte that isn't UTF-8 as `\xNN`, and a backslash that
+/// would read as the beginning of such an escape as `\x5C`.
 pub fn uri(path: &Path) -> String {
     let mut text = String::new();
     for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
-        text.push_str(chunk.valid());
+        let mut rest = chunk.valid();
+        while let Some(at) = rest.find("\\x") {
+            let escape = escaped_byte(&rest[at..]).map_or("\\", |_| "\\x5C");
+            text.push_str(&rest[..at]);
+            text.push_str(escape);
+            rest = &rest[at + 1..];
+        }
+        text.push_str(rest);
         for byte in chunk.invalid() {
             text.push_str(&format!("\\x{byte:02X}"));
         }
@@ -119,39 +163,36 @@ pub fn uri(path: &Path) -> String {
 
 /// The path that [`uri`] named.
 pub fn path(uri: &str) -> PathBuf {
-    let plain = PathBuf::from(uri);
-    if !uri.contains("\\x") || plain.exists() {
-        return plain;
-    }
-    #[cfg(unix)]
-    {
-        use std::os::unix::ffi::OsStringExt;
-        PathBuf::from(std::ffi::OsString::from_vec(unescape(uri)))
-    }
-    #[cfg(not(unix))]
-    plain
-}
-
-#[cfg(unix)]
-fn unescape(uri: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(uri.len());
     let mut rest = uri;
     while let Some(at) = rest.find("\\x") {
         bytes.extend_from_slice(&rest.as_bytes()[..at]);
-        let code = rest.get(at + 2..at + 4).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match code {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &rest[at + 4..];
-            }
-            None => {
-                bytes.extend_from_slice(b"\\x");
-                rest = &rest[at + 2..];
-            }
-        }
+        let (piece, length) = match escaped_byte(&rest[at..]) {
+            Some(byte) => (byte, 4),
+            None => (b'\\', 1),
+        };
+        bytes.push(piece);
+        rest = &rest[at + length..];
     }
     bytes.extend_from_slice(rest.as_bytes());
-    bytes
+    from_bytes(bytes)
+}
+
+/// The byte that a text beginning with `\xNN` stands for.
+fn escaped_byte(text: &str) -> Option<u8> {
+    let digits = text.strip_prefix("\\x")?.get(..2)?;
+    u8::from_str_radix(digits, 16).ok().filter(|_| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+}
+
+#[cfg(unix)]
+fn from_bytes(bytes: Vec<u8>) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+}
+
+#[cfg(not(unix))]
+fn from_bytes(bytes: Vec<u8>) -> PathBuf {
+    PathBuf::from(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]
@@ -184,23 +225,48 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn link_loops_are_reported_and_not_followed() {
+    fn link_loops_are_not_followed_and_broken_links_are_told_once() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("a.png"), b"x").unwrap();
         std::os::unix::fs::symlink(dir.path(), dir.path().join("again")).unwrap();
-        let found = find(&[dir.path().to_path_buf()]).unwrap();
+        std::os::unix::fs::symlink("/no/such/place", dir.path().join("broken")).unwrap();
+        let found = find(&[dir.path().to_path_buf(), dir.path().to_path_buf()]).unwrap();
         assert_eq!(found.files.len(), 1);
-        assert_eq!(found.problems.len(), 1);
-        assert!(found.problems[0].1.contains("symbolic link"), "{}", found.problems[0].1);
+        let problems: Vec<_> = found.problems.keys().map(|path| path.file_name().unwrap().to_owned()).collect();
+        assert_eq!(problems, ["broken"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn endless_and_huge_files_are_refused() {
+        let message = |path: &Path, limit| read_limited(path, limit).unwrap_err().to_string();
+        assert!(message(Path::new("/dev/zero"), 10).contains("neither a file nor a folder"));
+        let dir = tempfile::tempdir().unwrap();
+        assert!(message(dir.path(), 10).contains("a folder"));
+        let path = dir.path().join("eleven");
+        std::fs::write(&path, b"01234567890").unwrap();
+        assert!(message(&path, 10).contains("11 bytes is over the limit of 10"));
+        assert_eq!(read_limited(&path, 11).unwrap().0.len(), 11);
     }
 
     #[cfg(unix)]
     #[test]
     fn names_that_are_not_utf8_survive_as_text() {
         use std::os::unix::ffi::OsStringExt;
-        for raw in [&b"/a/caf\xe9.png"[..], b"/a/\xff\xfe", b"/plain", b"/h\xc3\xa9"] {
+        let raw = [
+            &b"/a/caf\xe9.png"[..],
+            b"/a/caf\\xE9.png",
+            b"/a/\xff\xfe",
+            b"/plain",
+            b"/h\xc3\xa9",
+            b"/back\\slash\\x",
+            b"/\\\\x41\\x4",
+        ];
+        let mut seen = BTreeSet::new();
+        for raw in raw {
             let original = PathBuf::from(std::ffi::OsString::from_vec(raw.to_vec()));
             assert_eq!(path(&uri(&original)), original);
+            assert!(seen.insert(uri(&original)), "{}", uri(&original));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Metadata files: CSV or JSON lines that say something about each picture.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
@@ -71,14 +71,24 @@ impl Metadata {
         self.rows.is_empty()
     }
 
+    /// Names of the rows that say something about none of `files`, sorted.
+    pub fn unmatched(&self, files: &[PathBuf], roots: &[PathBuf]) -> Vec<String> {
+        let matched: HashSet<&str> = files.iter().filter_map(|file| self.key(file, roots)).collect();
+        let mut left: Vec<String> = self.rows.keys().filter(|key| !matched.contains(key.as_str())).cloned().collect();
+        left.sort();
+        left
+    }
+
     /// What is known of a file: looked up by its whole path, by its path below one of `roots`, then by its name alone.
-    pub fn of(&self, file: &Path, roots: &[std::path::PathBuf]) -> Option<&Map<String, Value>> {
+    pub fn of(&self, file: &Path, roots: &[PathBuf]) -> Option<&Map<String, Value>> {
+        self.rows.get(self.key(file, roots)?)
+    }
+
+    fn key(&self, file: &Path, roots: &[PathBuf]) -> Option<&str> {
         let below = roots.iter().filter_map(|root| file.strip_prefix(root).ok());
         let name = file.file_name().map(Path::new);
-        std::iter::once(file)
-            .chain(below)
-            .chain(name)
-            .find_map(|candidate| self.rows.get(&*candidate.to_string_lossy()))
+        let mut candidates = std::iter::once(file).chain(below).chain(name);
+        candidates.find_map(|candidate| Some(self.rows.get_key_value(&*candidate.to_string_lossy())?.0.as_str()))
     }
 }
 
@@ -136,7 +146,6 @@ fn json_array(path: &Path, text: &str) -> Result<Vec<(u64, Map<String, Value>)>>
 mod tests {
     use super::*;
     use serde_json::json;
-    use std::path::PathBuf;
 
     fn read(name: &str, text: &str) -> Result<Metadata> {
         let dir = tempfile::tempdir().unwrap();
@@ -160,6 +169,7 @@ mod tests {
         assert_eq!(metadata.len(), 2);
         assert!(metadata.of(Path::new("/anywhere/a.png"), &[]).is_some());
         assert!(metadata.of(Path::new("/anywhere/c.png"), &[]).is_none());
+        assert_eq!(metadata.unmatched(&[PathBuf::from("/anywhere/b.png")], &[]), ["a.png"]);
     }
 
     #[test]

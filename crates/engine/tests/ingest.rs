@@ -250,3 +250,99 @@ fn embedding_one_by_one_keeps_order_and_survives_bad_inputs() {
     embed_each(place.model.as_ref(), inputs, 2, &CancelToken::new(), each).unwrap();
     assert_eq!(seen, [(0, true), (1, false), (2, false), (3, true)]);
 }
+
+#[cfg(unix)]
+#[test]
+fn pruning_forgets_only_what_is_surely_gone() {
+    let place = Place::new();
+    let (root, away) = (place.dir.path().join("root"), place.dir.path().join("disk"));
+    std::fs::create_dir_all(&root).unwrap();
+    std::fs::create_dir_all(&away).unwrap();
+    std::fs::copy(place.picture("1f34e.png"), away.join("apple.png")).unwrap();
+    std::fs::copy(place.picture("1f436.png"), root.join("dog.png")).unwrap();
+    std::fs::copy(place.picture("1f34b.png"), root.join("lemon.png")).unwrap();
+    std::os::unix::fs::symlink(&away, root.join("link")).unwrap();
+    let collection = place.collection();
+    let mut request = Request::new(vec![root.clone()]);
+    request.prune = true;
+    assert_eq!(counts(&place.index(&collection, &request)), (3, 0, 0, 0, 0));
+    // The disk behind the link is unmounted, a file is deleted.
+    std::fs::rename(&away, place.dir.path().join("unmounted")).unwrap();
+    std::fs::remove_file(root.join("dog.png")).unwrap();
+    let report = place.index(&collection, &request);
+    assert_eq!((report.pruned, report.skipped.len()), (1, 1), "{:?}", report.skipped);
+    assert_eq!(collection.info().unwrap().items, 2);
+    // The link itself is deleted: now what it led to is gone.
+    std::fs::remove_file(root.join("link")).unwrap();
+    assert_eq!(place.index(&collection, &request).pruned, 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn names_that_look_alike_as_text_are_different_items() {
+    use std::os::unix::ffi::OsStringExt;
+    let place = Place::new();
+    let folder = place.dir.path().join("odd");
+    std::fs::create_dir(&folder).unwrap();
+    for name in [&b"caf\xe9.png"[..], b"caf\\xE9.png", b"caf\\x5CxE9.png"] {
+        let name = std::ffi::OsString::from_vec(name.to_vec());
+        std::fs::copy(place.picture("1f34e.png"), folder.join(name)).unwrap();
+    }
+    let collection = place.collection();
+    place.index(&collection, &Request::new(vec![folder.clone()]));
+    assert_eq!(collection.info().unwrap().items, 3);
+    assert_eq!(place.index(&collection, &Request::new(vec![folder])).progress.unchanged, 3);
+}
+
+#[test]
+fn other_fields_survive_until_the_content_changes() {
+    use crossmodal_store::{Field, Metric, SpaceRef, VectorRecord, VectorStore};
+    let place = Place::new();
+    let collection = place.collection();
+    let path = place.picture("1f34e.png");
+    let request = Request::new(vec![path.clone()]);
+    place.index(&collection, &request);
+    let id = collection.resolve_item("1f34e.png").unwrap();
+    let space = SpaceRef { id: "0".repeat(32), model: "other".into() };
+    let store = collection.store();
+    let field = Field { name: "second".into(), space: space.clone(), dimension: 2, metric: Metric::Cosine };
+    store.ensure_field(&field).unwrap();
+    let second = VectorRecord {
+        field: "second".into(),
+        space,
+        part: 0,
+        modality: "image".into(),
+        span: None,
+        precision: "fp32".into(),
+        cache_key: None,
+        vector: vec![0.6, 0.8],
+    };
+    store.put_vectors(&[(id.clone(), vec![second])]).unwrap();
+    let fields = || store.vectors(&id).unwrap().into_iter().map(|vector| vector.field).collect::<Vec<_>>();
+    // Other preprocessing means another vector of the same content.
+    let options = LoadOptions {
+        prep: crossmodal_engine::media::PrepOverrides {
+            pass_order: Some(crossmodal_engine::media::PassOrder::Pillow12),
+            ..Default::default()
+        },
+        ..LoadOptions::default()
+    };
+    let other_rules = load("mini", &options).unwrap();
+    let report = ingest::run(&collection, &other_rules, &request, &Events::none(), &CancelToken::new()).unwrap();
+    assert_eq!(report.progress.embedded, 1);
+    assert_eq!(fields(), ["default", "second"]);
+    std::fs::copy(place.picture("1f436.png"), &path).unwrap();
+    place.index(&collection, &request);
+    assert_eq!(fields(), ["default"]);
+    assert!(collection.verify().unwrap().is_clean());
+}
+
+#[test]
+fn metadata_about_files_that_are_not_there_is_reported() {
+    let place = Place::new();
+    let path = place.dir.path().join("m.csv");
+    std::fs::write(&path, "file,caption\n1f34e.png,apple\nnope.png,nothing\n").unwrap();
+    let mut request = Request::new(vec![place.picture("1f34e.png")]);
+    request.metadata = Metadata::read(&path).unwrap();
+    assert_eq!(place.index(&place.collection(), &request).unmatched_metadata, ["nope.png"]);
+}

@@ -41,8 +41,9 @@ impl MappedFile {
         // SAFETY: the mapping is private to this value and read-only, and `length` bytes of the file exist. Two kinds of
         // file are mapped: checkpoints, which nobody rewrites in place while they are in use, and the committed part of
         // vector files, which this program only ever appends to, cuts behind, or replaces as a whole by rename; so
-        // nothing in the mapped range is truncated or modified by this program. Every parser of mapped bytes validates
-        // what it reads, and no value of a type with invalid bit patterns is made from them.
+        // nothing in the mapped range is truncated or modified by this program. (Repairing a file whose header is
+        // damaged rewrites that header; no reader holds such a file, since a wrong header is refused on opening.) Every
+        // parser of mapped bytes validates what it reads, and no value of a type with invalid bit patterns is made.
         let map = unsafe { MmapOptions::new().len(length).map(file)? };
         Ok(Self { map: Some(map) })
     }

@@ -134,6 +134,15 @@ impl ClipModel {
         Parameters { weights: &self.weights, device: &self.device, trainable: self.trainable }
     }
 
+    /// The identity of the weights, whatever layout and precision they are in; what a derived copy carries under
+    /// [`ORIGIN_KEY`](crate::ORIGIN_KEY).
+    ///
+    /// # Errors
+    /// Tensors that can't be decoded.
+    pub fn weights_id(&self) -> Result<SpaceId> {
+        space::weights_id(&self.weights)
+    }
+
     /// A scalar of the checkpoint, for example `logit_scale`.
     fn scalar(&self, name: &str) -> Result<f32> {
         Ok(self.weights.values(name)?.1[0])

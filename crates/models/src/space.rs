@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::UNIX_EPOCH;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::weights::CanonicalWeights;
 
 /// The identity of a vector space: a hash over canonical weights, image geometry, vocabulary, pooling and output
@@ -54,8 +54,10 @@ impl FromStr for SpaceId {
     }
 }
 
-/// Metadata key of safetensors files under which a derived copy (quantised, converted) carries its origin's id.
-pub const ORIGIN_KEY: &str = "crossmodal.space_id";
+/// Metadata key of safetensors files under which a derived copy (quantised, converted) carries the id of its origin's weights
+/// ([`ClipModel::weights_id`](crate::ClipModel::weights_id)). Rules are still the copy's own: with other preprocessing it
+/// is another space.
+pub const ORIGIN_KEY: &str = "crossmodal.weights_id";
 
 /// Tensors that turn cosines into probabilities and leave vectors alone.
 const NOT_IN_VECTORS: [&str; 2] = ["logit_scale", "logit_bias"];
@@ -63,32 +65,46 @@ const NOT_IN_VECTORS: [&str; 2] = ["logit_scale", "logit_bias"];
 /// Bumped whenever the way ids are computed changes.
 const VERSION: &str = "crossmodal space 1";
 
-/// Computes the id of a model's space. `rules` names everything besides weights that makes vectors what they are.
+/// Computes the id of a model's space from that of its weights. `rules` names everything besides weights that makes vectors
+/// what they are.
 ///
 /// # Errors
-/// Tensors that can't be decoded.
+/// As [`weights_id`].
 pub(crate) fn compute(weights: &CanonicalWeights, rules: &str) -> Result<SpaceId> {
-    let origin = weights.checkpoint().metadata(ORIGIN_KEY).and_then(|origin| origin.parse().ok());
-    if let Some(id) = origin {
-        return Ok(id);
+    let mut hasher = blake3::Hasher::new();
+    part(&mut hasher, VERSION.as_bytes());
+    part(&mut hasher, rules.as_bytes());
+    part(&mut hasher, weights_id(weights)?.as_bytes());
+    Ok(from_hash(&hasher.finalize()))
+}
+
+/// The identity of weights: a hash over canonical tensors, or what a derived copy carries of its origin.
+///
+/// # Errors
+/// Tensors that can't be decoded, or an origin that isn't an id.
+pub(crate) fn weights_id(weights: &CanonicalWeights) -> Result<SpaceId> {
+    if let Some(origin) = weights.checkpoint().metadata(ORIGIN_KEY) {
+        let wrong =
+            |reason| Error::malformed(weights.checkpoint().path(), format!("metadata `{ORIGIN_KEY}`: {reason}"));
+        return origin.parse().map_err(wrong);
     }
     let mut hasher = blake3::Hasher::new();
-    let mut part = |bytes: &[u8]| {
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
-    part(VERSION.as_bytes());
-    part(rules.as_bytes());
     let mut bytes = Vec::new();
     for name in weights.names().filter(|name| !NOT_IN_VECTORS.contains(name)) {
         let (shape, values) = weights.values(name)?;
         bytes.clear();
         bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-        part(name.as_bytes());
-        part(format!("{shape:?}").as_bytes());
-        part(&bytes);
+        part(&mut hasher, name.as_bytes());
+        part(&mut hasher, format!("{shape:?}").as_bytes());
+        part(&mut hasher, &bytes);
     }
     Ok(from_hash(&hasher.finalize()))
+}
+
+/// Adds a part with its length, so that no two sequences of parts look alike.
+fn part(hasher: &mut blake3::Hasher, bytes: &[u8]) {
+    hasher.update(&(bytes.len() as u64).to_le_bytes());
+    hasher.update(bytes);
 }
 
 fn from_hash(hash: &blake3::Hash) -> SpaceId {

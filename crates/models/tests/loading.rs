@@ -247,13 +247,24 @@ fn copies_in_both_layouts_share_a_space() {
 }
 
 #[test]
-fn a_derived_copy_carries_its_origins_space() {
+fn a_derived_copy_carries_its_origins_weights() {
     let dir = copy("hf-clip/modern-gelu");
-    let id = open(dir.path()).unwrap().space().unwrap();
+    let model = open(dir.path()).unwrap();
+    let (space, weights) = (model.space().unwrap(), model.weights_id().unwrap());
     let path = dir.path().join("model.safetensors");
-    let metadata = HashMap::from([(crossmodal_models::ORIGIN_KEY.to_string(), id.to_string())]);
-    write(&path, &read(&path), Dtype::BF16, Some(metadata));
-    assert_eq!(open(dir.path()).unwrap().space().unwrap(), id);
+    let tensors = read(&path);
+    let derived = |origin: &str| {
+        let metadata = HashMap::from([(crossmodal_models::ORIGIN_KEY.to_string(), origin.to_string())]);
+        write(&path, &tensors, Dtype::BF16, Some(metadata));
+        open(dir.path()).and_then(|model| model.space())
+    };
+    assert_eq!(derived(&weights.to_string()).unwrap(), space);
+    assert!(derived("nonsense").unwrap_err().to_string().contains("model.safetensors"));
+    // With other preprocessing it is another space all the same.
+    let config = dir.path().join("preprocessor_config.json");
+    let text = std::fs::read_to_string(&config).unwrap().replace("\"resample\": 3", "\"resample\": 2");
+    std::fs::write(&config, text).unwrap();
+    assert_ne!(derived(&weights.to_string()).unwrap(), space);
 }
 
 #[test]

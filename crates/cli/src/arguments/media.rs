@@ -35,6 +35,8 @@ pub enum Alpha {
     Drop,
     /// The picture is laid over white.
     White,
+    /// As transformers' load_image: alpha is dropped, but a single transparent colour turns white.
+    Key,
 }
 
 /// What happens to the orientation that a camera recorded.

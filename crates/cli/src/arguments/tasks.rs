@@ -35,7 +35,8 @@ Examples:
 
 A second run embeds only what is new or changed; a rename or a copy embeds nothing. Hidden files and what .gitignore
 and .ignore files name are passed over. Ctrl-C stops cleanly, and the next run goes on from there.
-JSON: {collection, model, total, embedded, reused, unchanged, skipped: [{path, reason}], pruned, others, seconds,
+JSON: {collection, model, total, embedded, reused, unchanged, skipped: [{path, reason}], pruned, others,
+unmatched_metadata: [file], seconds,
        items_per_second, cancelled}")]
 pub struct IndexArguments {
     /// Pictures and folders of pictures

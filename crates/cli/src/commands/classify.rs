@@ -44,7 +44,7 @@ pub fn run(arguments: &ClassifyArguments, choice: &ModelChoice, settings: &Setti
         given => given.to_vec(),
     };
     let classifier = Classifier::new(model.as_ref(), &labels, &templates)?;
-    let cancel = interrupt::token()?;
+    let cancel = interrupt::impatient_token()?;
     let (mut failed, mut broken) = (0, None);
     let inputs = paths.iter().map(|path| read_input(path));
     let ended = embed_each(model.as_ref(), inputs, arguments.batch_size, &cancel, |place, result| {

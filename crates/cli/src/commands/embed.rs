@@ -113,7 +113,8 @@ impl Sink {
                 self.failed += 1;
                 let subject = match named {
                     Named::Path(path) => path.display().to_string(),
-                    Named::Text(_) | Named::Lines => format!("{input:?}"),
+                    Named::Text(_) => format!("{input:?}"),
+                    Named::Lines => input.clone(),
                 };
                 self.output.error(&failure::about(&subject, error));
                 return Ok(());
@@ -129,7 +130,7 @@ impl Sink {
 }
 
 fn embed_all(model: &dyn Embedder, inputs: Vec<Named>, batch_size: usize, sink: &mut Sink) -> anyhow::Result<Outcome> {
-    let cancel = interrupt::token()?;
+    let cancel = interrupt::impatient_token()?;
     let waiting = RefCell::new(VecDeque::new());
     let each_input = inputs.into_iter().flat_map(unfold).map(|(named, input)| {
         waiting.borrow_mut().push_back(named);

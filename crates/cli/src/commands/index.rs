@@ -30,6 +30,7 @@ struct Summary<'a> {
     skipped: Vec<SkippedFile<'a>>,
     pruned: usize,
     others: usize,
+    unmatched_metadata: &'a [String],
     seconds: f64,
     items_per_second: f64,
     cancelled: bool,
@@ -107,6 +108,7 @@ fn show(report: &Report, collection: &Path, model: &str, output: &Output) -> any
             skipped: skipped.map(|file| SkippedFile { path: files::uri(&file.path), reason: &file.reason }).collect(),
             pruned: report.pruned,
             others: report.others,
+            unmatched_metadata: &report.unmatched_metadata,
             seconds: progress.seconds,
             items_per_second: quantities::per_second(progress.done, progress.seconds),
             cancelled: report.cancelled,
@@ -120,6 +122,10 @@ fn show(report: &Report, collection: &Path, model: &str, output: &Output) -> any
     output.line(&format!("{heading} into {} with {model}", collection.display()))?;
     output.write(&counts(report).render(output.width, output.paint))?;
     show_skipped(report, output)?;
+    if let Some(first) = report.unmatched_metadata.first() {
+        let rows = quantities::counted(report.unmatched_metadata.len(), "row");
+        output.note(&format!("{rows} of the metadata name no picture that was found, the first is {first:?}"));
+    }
     if report.cancelled {
         output.line("What was embedded is kept; the same command goes on from there.")?;
     }

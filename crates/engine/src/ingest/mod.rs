@@ -7,6 +7,7 @@
 //! hash what must be embedded at all: an unchanged file goes no further, a renamed or copied one takes its vector from the
 //! collection. `write` commits a batch at a time, so that a kill loses at most the batches in flight.
 
+mod budget;
 mod plan;
 mod stages;
 
@@ -137,6 +138,8 @@ pub struct Report {
     pub skipped: Vec<Skipped>,
     /// Files passed over because they aren't pictures by their names.
     pub others: usize,
+    /// Rows of metadata about files that weren't found, sorted.
+    pub unmatched_metadata: Vec<String>,
     /// Whether the work was cancelled. What was committed stays, and a second run goes on from there.
     pub cancelled: bool,
 }
@@ -161,6 +164,7 @@ pub fn run(
     report.skipped.extend(walk_problems);
     report.skipped.sort_by(|a, b| a.path.cmp(&b.path));
     report.others = found.others;
+    report.unmatched_metadata = request.metadata.unmatched(&found.files, &found.roots);
     if request.prune && !report.cancelled {
         report.pruned = plan::prune(collection, &found)?;
     }

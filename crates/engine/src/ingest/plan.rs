@@ -1,6 +1,7 @@
 //! Deciding what must be done for a file, and what must be forgotten.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -9,11 +10,11 @@ use crossmodal_models::{Embedder, Input, Modality};
 use crossmodal_store::{
     CacheKey, Item, ItemVectors, ListRequest, Source, SpaceRef, StoredItem, VectorRecord, VectorStore,
 };
-use serde_json::{Map, Value};
 
 use crate::collection::{Collection, DEFAULT_FIELD};
 use crate::error::{Error, Result};
 use crate::files::{self, Found};
+use crate::ingest::budget::Permit;
 
 /// A file with its content.
 pub(super) struct Loaded {
@@ -21,6 +22,7 @@ pub(super) struct Loaded {
     pub(super) bytes: Arc<[u8]>,
     pub(super) content_hash: [u8; 32],
     pub(super) source: Source,
+    pub(super) permit: Permit,
 }
 
 /// What must be done for a file.
@@ -30,7 +32,7 @@ pub(super) enum Action {
     /// Only what is known of it changed.
     Touch(Item),
     /// Identical content is in the collection: its vector serves.
-    Reuse(ItemVectors),
+    Reuse(Finished),
     /// It must be embedded.
     Embed(Pending),
 }
@@ -39,13 +41,29 @@ pub(super) enum Action {
 pub(super) struct Pending {
     pub(super) item: Item,
     pub(super) cache_key: CacheKey,
-    pub(super) input: Input,
+    /// The content, until it is prepared or turns out to be on its way under another name.
+    pub(super) content: Option<(Input, Permit)>,
+    /// Whether the collection has the item with the same content, so that its vectors in other fields stay true.
+    same_content: bool,
+}
+
+/// An item with its vector, to be written.
+pub(super) struct Finished {
+    pub(super) item: ItemVectors,
+    /// Whether only this field's vectors are replaced; otherwise all of the item's are.
+    pub(super) keeps_other_fields: bool,
 }
 
 impl Pending {
+    /// The same without its content: another file with the same content is on its way.
+    pub(super) fn parked(self) -> Self {
+        Self { content: None, ..self }
+    }
+
     /// The item with its vector.
-    pub(super) fn with_vector(self, space: &SpaceRef, precision: &str, vector: Vec<f32>) -> ItemVectors {
-        record(self.item, self.cache_key, space, precision, vector)
+    pub(super) fn with_vector(self, space: &SpaceRef, precision: &str, vector: Vec<f32>) -> Finished {
+        let item = record(self.item, self.cache_key, space, precision, vector);
+        Finished { item, keeps_other_fields: self.same_content }
     }
 }
 
@@ -64,23 +82,21 @@ fn record(item: Item, cache_key: CacheKey, space: &SpaceRef, precision: &str, ve
 }
 
 /// Reads a file and hashes it.
-pub(super) fn load(path: &Path) -> std::result::Result<Loaded, String> {
+pub(super) fn load(path: &Path, permit: Permit) -> std::result::Result<Loaded, String> {
     let limit = crossmodal_models::media::DecodeLimits::default().max_bytes;
-    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
-    if metadata.len() > limit {
-        return Err(format!("a file of {} bytes is over the limit of {limit}", metadata.len()));
-    }
-    if !metadata.is_file() {
-        return Err("neither a file nor a folder".into());
-    }
-    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+    let (bytes, metadata) = files::read_limited(path, limit).map_err(|error| match error {
+        Error::Io { source, .. } => source.to_string(),
+        // The report names the file itself.
+        other => other.to_string().trim_start_matches(&format!("{}: ", path.display())).to_string(),
+    })?;
     let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     let source = Source {
         uri: files::uri(path),
         size: Some(bytes.len() as u64),
         modified_ns: modified.and_then(|time| i64::try_from(time.as_nanos()).ok()),
     };
-    Ok(Loaded { path: path.to_path_buf(), content_hash: *blake3::hash(&bytes).as_bytes(), bytes: bytes.into(), source })
+    let content_hash = *blake3::hash(&bytes).as_bytes();
+    Ok(Loaded { path: path.to_path_buf(), content_hash, bytes: bytes.into(), source, permit })
 }
 
 /// Everything that determines a vector: content, space, and what else the model says changes it.
@@ -108,7 +124,7 @@ impl Planner<'_> {
         let mut planned = Vec::with_capacity(batch.len());
         let mut fresh = Vec::new();
         for (file, known) in batch.into_iter().zip(known) {
-            let pending = self.pending(file, known.as_ref().map(|stored| &stored.item.metadata));
+            let pending = self.pending(file, known.as_ref().map(|stored| &stored.item));
             match known {
                 Some(known) if self.has_vector(&known, &pending)? => {
                     let action =
@@ -125,7 +141,7 @@ impl Planner<'_> {
                 Some(found) => {
                     // Several new files may share it.
                     cached.insert(pending.cache_key, found.clone());
-                    Action::Reuse(record(pending.item, pending.cache_key, self.space, &found.precision, found.vector))
+                    Action::Reuse(pending.with_vector(self.space, &found.precision, found.vector))
                 }
                 None => Action::Embed(pending),
             };
@@ -135,7 +151,7 @@ impl Planner<'_> {
     }
 
     /// Metadata that an earlier run stored stays unless this run brings its own.
-    fn pending(&self, file: Loaded, stored: Option<&Map<String, Value>>) -> Pending {
+    fn pending(&self, file: Loaded, stored: Option<&Item>) -> Pending {
         let input = Input::image(file.bytes);
         let own = self.metadata.of(&file.path, self.roots);
         let item = Item {
@@ -143,10 +159,11 @@ impl Planner<'_> {
             source: Some(file.source),
             content_hash: Some(file.content_hash),
             modality: Modality::Image.as_str().into(),
-            metadata: own.or(stored).cloned().unwrap_or_default(),
+            metadata: own.or(stored.map(|item| &item.metadata)).cloned().unwrap_or_default(),
         };
         let cache_key = cache_key(self.model, self.space, &file.content_hash, &input);
-        Pending { item, cache_key, input }
+        let same_content = stored.is_some_and(|stored| stored.content_hash == Some(file.content_hash));
+        Pending { item, cache_key, content: Some((input, file.permit)), same_content }
     }
 
     /// Whether the item has just the vector that this run would give it.
@@ -164,10 +181,16 @@ impl Planner<'_> {
     }
 }
 
-/// Forgets items whose source lies at or below one of the roots and that the walk didn't find. A file that is there but
-/// can't be read keeps its item.
+/// Forgets items whose source lies at or below one of the roots and is gone. Only what the file system says doesn't exist is
+/// gone: what can't be looked at (a forbidden folder, a link to an unmounted disk) keeps its item, and so does everything
+/// below a place that the walk had a problem with.
 pub(super) fn prune(collection: &Collection, found: &Found) -> Result<usize> {
     let present: HashSet<String> = found.files.iter().map(|path| files::uri(path)).collect();
+    let is_gone = |uri: &str| {
+        let path = files::path(uri);
+        let missing = std::fs::symlink_metadata(&path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+        missing && !path.ancestors().any(|place| found.problems.contains_key(place))
+    };
     let mut gone = Vec::new();
     for root in &found.roots {
         let prefix = match files::uri(root) {
@@ -176,8 +199,8 @@ pub(super) fn prune(collection: &Collection, found: &Found) -> Result<usize> {
         };
         let request = ListRequest { uri_prefix: Some(prefix), ..ListRequest::default() };
         for stored in collection.store().list(&request)? {
-            let Some(source) = &stored.item.source else { continue };
-            if !present.contains(&source.uri) && !files::path(&source.uri).exists() {
+            let source = stored.item.source.as_ref();
+            if source.is_some_and(|source| !present.contains(&source.uri) && is_gone(&source.uri)) {
                 gone.push(stored.item.id);
             }
         }

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use crossmodal_models::{CancelToken, Embedder, ErrorKind, Prepared};
-use crossmodal_store::{CacheKey, Item, ItemVectors, SpaceRef, VectorStore};
+use crossmodal_store::{CacheKey, Item, ItemVectors, SpaceRef, VectorRecord, VectorStore};
 
-use super::plan::{Action, Loaded, Pending, Planner, load};
+use super::budget::Budget;
+use super::plan::{Action, Finished, Loaded, Pending, Planner, load};
 use super::{Events, Progress, Report, Request, Skipped, StageName};
 use crate::collection::Collection;
 use crate::error::{Error, Result};
@@ -18,7 +19,7 @@ use crate::files::Found;
 
 /// What the writer is handed.
 enum Write {
-    Put(ItemVectors),
+    Put(Finished),
     Touch(Item),
 }
 
@@ -56,9 +57,13 @@ struct Shared<'a> {
     outcomes: Sender<Outcome>,
     twins: Mutex<HashMap<CacheKey, Twin>>,
     written: AtomicUsize,
+    budget: Arc<Budget>,
     /// Nanoseconds of work by stage, in the order of [`STAGES`].
     busy: [AtomicU64; 5],
 }
+
+/// Bytes of files that are in memory at once, between reading and decoding.
+const MEMORY_BUDGET: u64 = 512 << 20;
 
 const STAGES: [StageName; 5] =
     [StageName::Read, StageName::Plan, StageName::Prepare, StageName::Encode, StageName::Write];
@@ -118,6 +123,7 @@ pub(super) fn run(
         outcomes,
         twins: Mutex::default(),
         written: AtomicUsize::new(0),
+        budget: Budget::new(MEMORY_BUDGET),
         busy: [const { AtomicU64::new(0) }; 5],
     };
     let planner =
@@ -212,7 +218,9 @@ fn read(shared: &Shared<'_>, files: &[PathBuf], next: &AtomicUsize, to_plan: Sen
         if shared.stopped() {
             return;
         }
-        match shared.timed(StageName::Read, || load(path)) {
+        let length = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        let Some(permit) = shared.budget.acquire(length, || shared.stopped()) else { return };
+        match shared.timed(StageName::Read, || load(path, permit)) {
             Ok(loaded) => {
                 if to_plan.send(loaded).is_err() {
                     return;
@@ -275,7 +283,7 @@ fn embed_once(
 ) {
     let mut twins = shared.twins();
     match twins.get_mut(&pending.cache_key) {
-        Some(Twin::Waiting(waiting)) => waiting.push(pending),
+        Some(Twin::Waiting(waiting)) => waiting.push(pending.parked()),
         Some(Twin::Embedded(vector)) => {
             let item = pending.with_vector(planner.space, planner.model.info().precision.as_str(), vector.clone());
             drop(twins);
@@ -291,11 +299,14 @@ fn embed_once(
 }
 
 fn prepare(shared: &Shared<'_>, model: &dyn Embedder, queue: Receiver<Pending>, to_encode: Sender<Ready>) {
-    for pending in queue {
+    for mut pending in queue {
         if shared.stopped() {
             continue;
         }
-        match shared.timed(StageName::Prepare, || model.prepare(&pending.input)) {
+        let Some((input, permit)) = pending.content.take() else { continue };
+        let prepared = shared.timed(StageName::Prepare, || model.prepare(&input));
+        drop((input, permit));
+        match prepared {
             Ok(prepared) => {
                 let _ = to_encode.send(Ready { pending, prepared });
             }
@@ -382,33 +393,65 @@ fn write(shared: &Shared<'_>, collection: &Collection, batch_size: usize, queue:
         if shared.stop.is_cancelled() {
             continue;
         }
-        let (mut put, mut touch) = (Vec::new(), Vec::new());
-        for write in batch {
-            match write {
-                Write::Put(item) => put.push(item),
-                Write::Touch(item) => touch.push(item),
-            }
-        }
-        let count = put.len();
-        let store = collection.store();
-        let commit = || -> Result<()> {
-            if !put.is_empty() {
-                store.upsert(&put)?;
-            }
-            if !touch.is_empty() {
-                store.touch(&touch)?;
-            }
-            Ok(())
-        };
+        let count = batch.iter().filter(|write| matches!(write, Write::Put(_))).count();
+        let batch = Batch::of(batch);
+        let commit = || batch.commit(collection);
         match shared.timed(StageName::Write, commit) {
             Ok(()) => {
                 shared.written.fetch_add(count, Ordering::Relaxed);
                 // From here on the collection itself knows these vectors.
-                let keys = put.iter().flat_map(|item| &item.vectors).filter_map(|vector| vector.cache_key);
                 let mut twins = shared.twins();
-                keys.for_each(|key| drop(twins.remove(&key)));
+                batch.cache_keys().for_each(|key| drop(twins.remove(&key)));
             }
             Err(error) => shared.fail(error),
         }
+    }
+}
+
+/// What is written together.
+#[derive(Default)]
+struct Batch {
+    /// New items and new content: all vectors are replaced.
+    put: Vec<ItemVectors>,
+    /// Known content whose vector in this field is missing or outdated.
+    refresh: Vec<(String, Vec<VectorRecord>)>,
+    /// Items of which only what is known of them changes.
+    touch: Vec<Item>,
+}
+
+impl Batch {
+    fn of(writes: Vec<Write>) -> Self {
+        let mut batch = Self::default();
+        for write in writes {
+            match write {
+                Write::Put(Finished { item, keeps_other_fields: false }) => batch.put.push(item),
+                Write::Put(Finished { item, keeps_other_fields: true }) => {
+                    batch.refresh.push((item.item.id.clone(), item.vectors));
+                    batch.touch.push(item.item);
+                }
+                Write::Touch(item) => batch.touch.push(item),
+            }
+        }
+        batch
+    }
+
+    fn commit(&self, collection: &Collection) -> Result<()> {
+        let store = collection.store();
+        if !self.put.is_empty() {
+            store.upsert(&self.put)?;
+        }
+        if !self.refresh.is_empty() {
+            store.put_vectors(&self.refresh)?;
+        }
+        if !self.touch.is_empty() {
+            store.touch(&self.touch)?;
+        }
+        Ok(())
+    }
+
+    fn cache_keys(&self) -> impl Iterator<Item = CacheKey> {
+        let put = self.put.iter().flat_map(|item| &item.vectors);
+        let refresh = self.refresh.iter().flat_map(|(_, vectors)| vectors);
+        put.chain(refresh).filter_map(|vector| vector.cache_key)
     }
 }
