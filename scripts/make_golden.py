@@ -76,7 +76,8 @@ def run_hugging_face(model, ids, mask, pixels, record):
         record("text/last_hidden_after_final_norm", text.last_hidden_state)
         record("vision/pooled", vision.pooler_output)
         record("text/pooled", text.pooler_output)
-        finish(record, model.visual_projection(vision.pooler_output), model.text_projection(text.pooler_output), model.logit_scale, None)
+        projected = model.visual_projection(vision.pooler_output), model.text_projection(text.pooler_output)
+        finish(record, *projected, model.logit_scale, None)
 
 
 def run_open_clip(model, ids, pixels, record):
@@ -84,11 +85,18 @@ def run_open_clip(model, ids, pixels, record):
     hooks = []
 
     def watch(blocks, prefix):
-        first = blocks[0].register_forward_pre_hook(lambda _, args, kwargs: hidden.__setitem__(f"{prefix}/hidden_0", (args[0] if args else kwargs["q_x"]).detach().clone()), with_kwargs=True)
-        hooks.append(first)
+        def keep_input(_, args, kwargs):
+            hidden[f"{prefix}/hidden_0"] = (args[0] if args else kwargs["q_x"]).detach().clone()
+
+        def keep_output(name):
+            def keep(_, __, output):
+                hidden[name] = output.detach().clone()
+
+            return keep
+
+        hooks.append(blocks[0].register_forward_pre_hook(keep_input, with_kwargs=True))
         for number, block in enumerate(blocks):
-            name = f"{prefix}/hidden_{number + 1}"
-            hooks.append(block.register_forward_hook(lambda _, __, output, name=name: hidden.__setitem__(name, output.detach().clone())))
+            hooks.append(block.register_forward_hook(keep_output(f"{prefix}/hidden_{number + 1}")))
 
     text_tower = getattr(model, "text", model)
     watch(model.visual.transformer.resblocks, "vision")
@@ -213,9 +221,11 @@ def main():
     torch.manual_seed(0)
     arguments.output.mkdir(parents=True, exist_ok=True)
     names = []
-    for file in arguments.images:
-        shutil.copy(file, arguments.output / file.name)
-        names.append(file.name)
+    for number, file in enumerate(arguments.images):
+        # Numbered, since pictures of different folders may share a name.
+        name = f"{number}-{file.name}"
+        shutil.copy(file, arguments.output / name)
+        names.append(name)
     names = names or drawn_images(arguments.output)
     files = [arguments.output / name for name in names]
     load = load_hugging_face if arguments.layout == "hugging_face" else load_open_clip
