@@ -228,6 +228,20 @@ impl Collection {
         }
     }
 
+    /// Ids of items whose files don't exist any more, sorted.
+    ///
+    /// # Errors
+    /// Failures of the storage.
+    pub fn missing(&self) -> Result<Vec<String>> {
+        let items = self.store.list(&ListRequest::default())?.into_iter().map(|stored| stored.item);
+        let gone = items.filter(|item| {
+            item.source.as_ref().is_some_and(|source| crate::files::is_gone(&crate::files::path(&source.uri)))
+        });
+        let mut ids: Vec<String> = gone.map(|item| item.id).collect();
+        ids.sort();
+        Ok(ids)
+    }
+
     /// The collection's state.
     ///
     /// # Errors

@@ -13,6 +13,11 @@ use crate::error::{Error, Result};
 const PICTURE_ENDINGS: [&str; 12] =
     ["jpg", "jpeg", "jpe", "jfif", "png", "gif", "webp", "bmp", "dib", "tif", "tiff", "apng"];
 
+/// Endings of picture files in formats that aren't read, in lower case: they are counted apart, so that nobody misses them
+/// unawares.
+const UNREAD_ENDINGS: [&str; 16] =
+    ["heic", "heif", "avif", "jxl", "jp2", "psd", "svg", "cr2", "cr3", "nef", "arw", "dng", "orf", "rw2", "raf", "exr"];
+
 /// What a walk over folders found.
 #[derive(Debug, Default)]
 pub struct Found {
@@ -22,6 +27,8 @@ pub struct Found {
     pub roots: Vec<PathBuf>,
     /// Paths that couldn't be looked into, with reasons: forbidden folders, broken links.
     pub problems: BTreeMap<PathBuf, String>,
+    /// Number of picture files in formats that aren't read, by ending.
+    pub unread: BTreeMap<String, usize>,
     /// Number of entries passed over: files that aren't pictures by their names, links back to a folder around them.
     pub others: usize,
 }
@@ -56,8 +63,11 @@ fn walk(root: &Path, files: &mut BTreeSet<PathBuf>, found: &mut Found) {
         match entry {
             Ok(entry) if entry.file_type().is_some_and(|kind| kind.is_file()) => {
                 let path = entry.into_path();
-                if looks_like_picture(&path) {
+                let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
+                if looks_like_picture(&path, ending.as_deref()) {
                     files.insert(path);
+                } else if let Some(ending) = ending.filter(|ending| UNREAD_ENDINGS.contains(&ending.as_str())) {
+                    *found.unread.entry(ending).or_default() += 1;
                 } else {
                     found.others += 1;
                 }
@@ -97,14 +107,8 @@ fn without_path(error: &ignore::Error) -> String {
     }
 }
 
-fn looks_like_picture(path: &Path) -> bool {
-    match path.extension() {
-        Some(ending) => {
-            let ending = ending.to_string_lossy().to_ascii_lowercase();
-            PICTURE_ENDINGS.contains(&ending.as_str())
-        }
-        None => starts_like_picture(path),
-    }
+fn looks_like_picture(path: &Path, ending: Option<&str>) -> bool {
+    ending.map_or_else(|| starts_like_picture(path), |ending| PICTURE_ENDINGS.contains(&ending))
 }
 
 fn starts_like_picture(path: &Path) -> bool {
@@ -139,6 +143,11 @@ pub fn read_limited(path: &Path, limit: u64) -> Result<(Vec<u8>, Metadata)> {
         return Err(too_large(bytes.len() as u64));
     }
     Ok((bytes, metadata))
+}
+
+/// Whether the file system says that there is nothing at this path. What can't be looked at isn't gone.
+pub fn is_gone(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// A path as text that [`path`] turns back: UTF-8 as it is, each byte that isn't UTF-8 as `\xNN`, and a backslash that
@@ -204,7 +213,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
         std::fs::create_dir(root.join("sub")).unwrap();
-        for name in ["b.JPG", "a.png", "sub/c.webp", "notes.txt", ".hidden.png", "ignored.png"] {
+        for name in ["b.JPG", "a.png", "sub/c.webp", "notes.txt", ".hidden.png", "ignored.png", "d.HEIC", "e.heic"] {
             std::fs::write(root.join(name), b"x").unwrap();
         }
         std::fs::write(root.join(".ignore"), "ignored.png\n").unwrap();
@@ -215,6 +224,7 @@ mod tests {
             found.files.iter().map(|file| file.strip_prefix(&root).unwrap().to_str().unwrap()).collect();
         assert_eq!(names, ["a.png", "b.JPG", "bare", "sub/c.webp"]);
         assert_eq!(found.others, 2);
+        assert_eq!(found.unread, BTreeMap::from([("heic".to_string(), 2)]));
     }
 
     #[test]

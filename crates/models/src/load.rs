@@ -13,6 +13,9 @@ use crate::source::{Located, ModelName, resolve};
 use crate::tokenizer::Tokenizer;
 use crate::weights::{CanonicalWeights, Checkpoint};
 
+/// The `model_type` of CLIP in the Hugging Face layout.
+const CLIP: &str = "clip";
+
 /// A model family: how it is recognised, and how it is loaded.
 struct Family {
     /// Shown when nothing matches.
@@ -42,12 +45,16 @@ const FAMILIES: &[Family] = &[
 /// A name that leads nowhere, files that are missing or damaged, or a model that this version doesn't support.
 pub fn load(name: &str, options: &LoadOptions) -> Result<Arc<dyn Embedder>> {
     let located = resolve(&ModelName::parse(name)?, options)?;
+    load_located(&located, options).map_err(|error| explained(&located, error))
+}
+
+fn load_located(located: &Located, options: &LoadOptions) -> Result<Arc<dyn Embedder>> {
     for family in FAMILIES {
-        if (family.recognises)(&located)? {
-            return (family.load)(&located, options);
+        if (family.recognises)(located)? {
+            return (family.load)(located, options);
         }
     }
-    Err(unrecognised(&located))
+    Err(unrecognised(located))
 }
 
 /// As [`load`], for callers that need CLIP itself, such as comparison with golden data.
@@ -56,20 +63,44 @@ pub fn load(name: &str, options: &LoadOptions) -> Result<Arc<dyn Embedder>> {
 /// As [`load`], and a model of another family.
 pub fn load_clip(name: &str, options: &LoadOptions) -> Result<ClipModel> {
     let located = resolve(&ModelName::parse(name)?, options)?;
-    if is_hf_clip(&located)? {
-        hf_clip(&located, options)
-    } else if is_open_clip(&located)? {
-        open_clip(&located, options)
-    } else if is_bare(&located)? {
-        bare_clip(&located, options)
+    load_located_clip(&located, options).map_err(|error| explained(&located, error))
+}
+
+fn load_located_clip(located: &Located, options: &LoadOptions) -> Result<ClipModel> {
+    if is_hf_clip(located)? {
+        hf_clip(located, options)
+    } else if is_open_clip(located)? {
+        open_clip(located, options)
+    } else if is_bare(located)? {
+        bare_clip(located, options)
     } else {
-        Err(unrecognised(&located))
+        Err(unrecognised(located))
+    }
+}
+
+/// A file that is missing from the cache may well be on the hub, so saying that there is none would mislead.
+fn explained(located: &Located, error: Error) -> Error {
+    match error {
+        Error::NotFound(what) => located.incomplete(&what).unwrap_or(Error::NotFound(what)),
+        other => other,
     }
 }
 
 fn unrecognised(located: &Located) -> Error {
     let known: Vec<_> = FAMILIES.iter().map(|family| family.name).collect();
-    let found = match model_type(located) {
+    let kind = model_type(located);
+    if let Ok(None) = kind
+        && let Some(error) = located.incomplete("no configuration of a model is there")
+    {
+        return error;
+    }
+    let found = match kind {
+        Ok(Some(kind)) if kind == CLIP => {
+            return Error::NotFound(format!(
+                "{}: config.json says model_type {CLIP:?}, but there are no weights in the layout that goes with it; add them",
+                located.describe()
+            ));
+        }
         Ok(Some(kind)) => format!("its config.json says model_type {kind:?}"),
         Ok(None) => "it holds neither a config.json with a model_type nor an open_clip_config.json".into(),
         Err(error) => error.to_string(),
@@ -88,7 +119,7 @@ fn model_type(located: &Located) -> Result<Option<String>> {
 }
 
 fn is_hf_clip(located: &Located) -> Result<bool> {
-    Ok(located.has_weights(Layout::HuggingFace)? && model_type(located)?.as_deref() == Some("clip"))
+    Ok(located.has_weights(Layout::HuggingFace)? && model_type(located)?.as_deref() == Some(CLIP))
 }
 
 fn is_open_clip(located: &Located) -> Result<bool> {
@@ -169,4 +200,73 @@ fn anchor(checkpoint: &Checkpoint, name: &str) -> Result<String> {
     let names = checkpoint.names();
     prefix_of(names, name)
         .ok_or_else(|| Error::tensor(checkpoint.path(), name, "is missing: not the weights of this model"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::source::{HubSettings, resolve_with};
+
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    /// What loading `name` says when the cache holds these files of it and the hub can't be asked.
+    fn message(name: &str, files: &[(&str, &str)], offline: bool) -> String {
+        let cache = tempfile::tempdir().unwrap();
+        let write = |path: &Path, text: &str| {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let folder = cache.path().join("models--team--model");
+        write(&folder.join("refs/main"), COMMIT);
+        files.iter().for_each(|(file, text)| write(&folder.join("snapshots").join(COMMIT).join(file), text));
+        // Nothing listens on this port.
+        let settings = HubSettings {
+            endpoint: "http://127.0.0.1:1".into(),
+            cache: cache.path().into(),
+            token: None,
+            offline,
+            silence: Duration::from_secs(1),
+        };
+        let options = LoadOptions::default();
+        let located = resolve_with(&ModelName::parse(name).unwrap(), &options, &settings).unwrap();
+        let error = load_located(&located, &options).map(drop).map_err(|error| explained(&located, error)).unwrap_err();
+        let same = load_located_clip(&located, &options).map(drop).map_err(|error| explained(&located, error));
+        assert_eq!(same.unwrap_err().to_string(), error.to_string());
+        assert_eq!(error.kind(), ErrorKind::Network, "{error}");
+        error.to_string()
+    }
+
+    #[test]
+    fn half_a_repository_in_the_cache_is_no_unknown_model() {
+        let hf = ("config.json", r#"{"model_type": "clip"}"#);
+        let weights = ("model.safetensors", "");
+        let readme = ("README.md", "");
+        let cases = [("team/model", hf), ("team/model", readme), ("team/model", weights), ("team/model#openclip", hf)];
+        for (name, file) in cases {
+            for offline in [false, true] {
+                let message = message(name, &[file], offline);
+                let why = if offline { "HF_HUB_OFFLINE is set" } else { "can't be reached" };
+                for part in ["isn't completely in", why, &format!("`crossmodal model pull {name}`"), "folder's path"] {
+                    assert!(message.contains(part), "{file:?}: {message}");
+                }
+                assert!(!message.contains("this version loads"), "{message}");
+            }
+        }
+        let complete = include_str!("../../../models/mini/config.json");
+        let without_tokenizer = message("team/model#hf", &[("config.json", complete), weights], true);
+        assert!(without_tokenizer.contains("isn't completely in"), "{without_tokenizer}");
+    }
+
+    #[test]
+    fn weights_that_a_folder_lacks_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.json"), r#"{"model_type": "clip"}"#).unwrap();
+        let error = load(folder.path().to_str().unwrap(), &LoadOptions::default()).map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("no weights"), "{error}");
+    }
 }

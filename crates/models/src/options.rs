@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crossmodal_media::PrepOverrides;
 use serde::{Deserialize, Serialize};
 
-use crate::progress::ModelEvents;
+use crate::progress::{CancelToken, ModelEvents};
 
 /// Where a model runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -49,6 +49,10 @@ pub struct LoadOptions {
     pub prep: PrepOverrides,
     /// Who hears of downloads; `None` is silence.
     pub events: Option<ModelEvents>,
+    /// Ends the download of a model's files: it is checked before and during each transfer, and once raised, loading fails with
+    /// [`Error::Cancelled`](crate::Error::Cancelled). What had arrived stays in the cache, where the next download goes on. On a
+    /// silent connection it takes effect after [`HubSettings::silence`](crate::source::HubSettings::silence) at the latest.
+    pub cancel: CancelToken,
     /// Folder for derived data such as cached space ids; `None` means the user's cache folder.
     pub cache_dir: Option<PathBuf>,
 }

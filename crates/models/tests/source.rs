@@ -6,11 +6,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use crossmodal_models::config::Layout;
 use crossmodal_models::source::{HubSettings, Located, ModelName, resolve, resolve_with};
 use crossmodal_models::weights::WeightBytes;
-use crossmodal_models::{ErrorKind, LoadOptions, ModelEvent};
+use crossmodal_models::{CancelToken, ErrorKind, LoadOptions, ModelEvent};
 use serde_json::json;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -36,6 +37,10 @@ struct Faults {
     status: Option<u16>,
     /// Data requests end after this many bytes, the first this many times.
     cut: Option<(usize, usize)>,
+    /// Where they end, the connection stays open, silently.
+    stalls: bool,
+    /// The listing is a page for people, as behind a network's login page.
+    page: bool,
     /// Ranges are ignored, as some proxies do.
     ignores_ranges: bool,
     /// The announced size is off by this much.
@@ -55,11 +60,14 @@ impl HubDouble {
         let seen = Arc::clone(&requests);
         std::thread::spawn(move || {
             let mut cuts = faults.cut.map_or(0, |(_, times)| times);
+            let mut silent = Vec::new();
             for stream in listener.incoming().take(200).flatten() {
                 let mut reader = BufReader::new(stream);
                 if let Some(request) = read_request(&mut reader) {
                     seen.lock().unwrap().push(request.clone());
+                    let before = cuts;
                     answer(reader.get_mut(), &request, &files, faults, &mut cuts);
+                    silent.extend((faults.stalls && cuts < before).then_some(reader));
                 }
             }
         });
@@ -67,11 +75,21 @@ impl HubDouble {
     }
 
     fn settings(&self, cache: &Path) -> HubSettings {
-        HubSettings { endpoint: self.endpoint.clone(), cache: cache.to_path_buf(), token: None, offline: false }
+        settings(&self.endpoint, cache)
     }
 
     fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
+    }
+}
+
+fn settings(endpoint: &str, cache: &Path) -> HubSettings {
+    HubSettings {
+        endpoint: endpoint.to_string(),
+        cache: cache.to_path_buf(),
+        token: None,
+        offline: false,
+        silence: Duration::from_secs(20),
     }
 }
 
@@ -104,6 +122,9 @@ fn answer(
         return write_answer(stream, request, status, &[("X-Error-Message", "as the test wants".to_string())], b"");
     }
     if request.path.starts_with("/api/models/team/model/revision/") {
+        if faults.page {
+            return write_answer(stream, request, 200, &[], b"<!DOCTYPE html><title>Welcome to Hotel Wi-Fi</title>");
+        }
         let siblings: Vec<_> = files.keys().map(|name| json!({ "rfilename": name })).collect();
         let body = json!({ "sha": COMMIT, "siblings": siblings, "tags": ["clip", "license:mit"] }).to_string();
         return write_answer(stream, request, 200, &[], body.as_bytes());
@@ -274,11 +295,98 @@ fn an_earlier_runs_part_is_used_unless_the_server_ignores_ranges() {
 }
 
 #[test]
+fn a_hub_that_is_out_of_order_leaves_the_cache() {
+    let (cache, hub) = (tempfile::tempdir().unwrap(), HubDouble::start(&repository(), Faults::default()));
+    path_of(&open(&hub_name(""), &hub.settings(cache.path())), Layout::HuggingFace);
+    let broken = |status: Option<u16>, page: bool| Faults { status, page, ..Faults::default() };
+    for faults in [broken(Some(500), false), broken(Some(503), false), broken(Some(429), false), broken(None, true)] {
+        let hub = HubDouble::start(&repository(), faults);
+        let located = open(&hub_name(""), &hub.settings(cache.path()));
+        assert!(path_of(&located, Layout::HuggingFace).is_file());
+        assert_eq!(hub.requests().len(), 1, "the listing only");
+        let empty = tempfile::tempdir().unwrap();
+        let error = open(&hub_name(""), &hub.settings(empty.path())).read("config.json").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Network);
+        let what = faults.status.map_or_else(|| "login page".to_string(), |status| format!("answered {status}"));
+        for part in [what.as_str(), "team/model", "Try again later", "HF_ENDPOINT", "`mini`"] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
+    // What the hub itself says about the request counts, even if there is a cache.
+    let hub = HubDouble::start(&[], broken(Some(401), false));
+    assert_eq!(open(&hub_name(""), &hub.settings(cache.path())).files().unwrap_err().kind(), ErrorKind::Network);
+}
+
+#[test]
+fn silent_connections_count_as_broken() {
+    let faults = Faults { cut: Some((300_000, 6)), stalls: true, ..Faults::default() };
+    let (cache, hub) = (tempfile::tempdir().unwrap(), HubDouble::start(&repository()[2..3], faults));
+    let settings = HubSettings { silence: Duration::from_millis(200), ..hub.settings(cache.path()) };
+    let start = Instant::now();
+    // More stalls than fruitless requests are allowed: each brought something.
+    assert!(std::fs::read(path_of(&open(&hub_name(""), &settings), Layout::HuggingFace)).unwrap() == repository()[2].1);
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    let ranges = hub.requests().iter().filter(|request| request.headers.contains_key("range")).count();
+    assert_eq!(ranges, 6);
+    let faults = Faults { cut: Some((0, 100)), ..faults };
+    let (cache, hub) = (tempfile::tempdir().unwrap(), HubDouble::start(&repository(), faults));
+    let settings = HubSettings { silence: Duration::from_millis(200), ..hub.settings(cache.path()) };
+    let error = open(&hub_name(""), &settings).read("config.json").unwrap_err();
+    assert!(error.kind() == ErrorKind::Network && error.to_string().contains("can't be reached"), "{error}");
+}
+
+#[test]
+fn a_cancelled_download_keeps_what_arrived() {
+    let (cache, hub) = (tempfile::tempdir().unwrap(), HubDouble::start(&repository(), Faults::default()));
+    let settings = hub.settings(cache.path());
+    let cancel = CancelToken::new();
+    let raise = cancel.clone();
+    let events = move |event| {
+        if matches!(event, ModelEvent::DownloadAdvanced { bytes } if bytes > 0) {
+            raise.cancel();
+        }
+    };
+    let options = LoadOptions { events: Some(Arc::new(events)), cancel, ..LoadOptions::default() };
+    let located = resolve_with(&hub_name(""), &options, &settings).unwrap();
+    assert_eq!(located.weights(Layout::HuggingFace).unwrap_err().kind(), ErrorKind::Cancelled);
+    let blobs = cache.path().join("models--team--model/blobs");
+    let arrived = blobs.join("tag-of-model.safetensors.incomplete").metadata().unwrap().len();
+    assert!(0 < arrived && arrived < 3_000_000, "{arrived}");
+    let before = hub.requests().len();
+    assert_eq!(
+        resolve_with(&hub_name(""), &options, &settings).unwrap().files().unwrap_err().kind(),
+        ErrorKind::Cancelled
+    );
+    assert_eq!(hub.requests().len(), before, "nothing is asked for");
+    assert!(std::fs::read(path_of(&open(&hub_name(""), &settings), Layout::HuggingFace)).unwrap() == repository()[2].1);
+    let range = hub.requests().last().unwrap().headers.get("range").cloned();
+    assert_eq!(range, Some(format!("bytes={arrived}-")));
+}
+
+#[test]
+fn waiting_for_another_process_can_be_cancelled() {
+    let (cache, hub) = (tempfile::tempdir().unwrap(), HubDouble::start(&repository(), Faults::default()));
+    let locks = cache.path().join(".locks/models--team--model");
+    std::fs::create_dir_all(&locks).unwrap();
+    let other = std::fs::File::create(locks.join("tag-of-config.json.lock")).unwrap();
+    other.lock().unwrap();
+    let options = LoadOptions::default();
+    let cancel = options.cancel.clone();
+    let located = resolve_with(&hub_name(""), &options, &hub.settings(cache.path())).unwrap();
+    let timer = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        cancel.cancel();
+    });
+    assert_eq!(located.read("config.json").unwrap_err().kind(), ErrorKind::Cancelled);
+    timer.join().unwrap();
+}
+
+#[test]
 fn a_size_that_does_not_fit_is_detected() {
     let faults = Faults { wrong_size: 5, ..Faults::default() };
     let (cache, hub) = (tempfile::tempdir().unwrap(), HubDouble::start(&repository(), faults));
     let error = open(&hub_name(""), &hub.settings(cache.path())).read("config.json").unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Malformed);
+    assert_eq!(error.kind(), ErrorKind::Network);
     assert!(error.to_string().contains("expected 27"), "{error}");
     assert!(!cache.path().join("models--team--model/blobs/tag-of-config.json").exists());
 }
@@ -303,7 +411,7 @@ fn refusals_say_what_to_do() {
         (401, ErrorKind::Network, ["team/model@main", "set HF_TOKEN", "licence"]),
         (403, ErrorKind::Network, ["403", "set HF_TOKEN", "accept the licence"]),
         (404, ErrorKind::NotFound, ["team/model@main", "not found", "as the test wants"]),
-        (503, ErrorKind::Network, ["503", "try again", "team/model"]),
+        (503, ErrorKind::Network, ["503", "Try again", "team/model"]),
     ];
     for (status, kind, words) in cases {
         let faults = Faults { status: Some(status), ..Faults::default() };
@@ -320,8 +428,7 @@ fn no_network_says_what_to_do() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let settings = HubSettings { endpoint, cache: cache.path().into(), token: None, offline: false };
-    let error = open(&hub_name(""), &settings).read("config.json").unwrap_err();
+    let error = open(&hub_name(""), &settings(&endpoint, cache.path())).read("config.json").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Network);
     for word in ["HF_ENDPOINT", "folder", "mini", "HF_HUB_OFFLINE"] {
         assert!(error.to_string().contains(word), "{error}");
@@ -354,6 +461,64 @@ fn folders_and_single_files() {
     assert!(single.read("model.safetensors.index.json").unwrap().is_some(), "its folder supplies configurations");
     let missing = resolve(&ModelName::parse("./no/such/place").unwrap(), &LoadOptions::default());
     assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn references_lead_back_to_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    let root = root.to_str().unwrap();
+    std::fs::create_dir(folder.path().join("a#b")).unwrap();
+    std::fs::write(folder.path().join("epoch_3.pt"), b"").unwrap();
+    let name = |path: &str| format!("{root}/{path}");
+    let mut cases: Vec<(String, String)> = [
+        "mini",
+        "ViT-B-32/openai",
+        "team/model",
+        "team/model#openclip",
+        "team/model@v1/a",
+        "team/model@refs/pr/3#hf",
+        "team/weights.pt@main",
+    ]
+    .iter()
+    .map(|name| (name.to_string(), name.to_string()))
+    .collect();
+    cases.push(("team/model@main".into(), "team/model".into()));
+    cases.push(("vit-b-32/OPENAI".into(), "ViT-B-32/openai".into()));
+    for path in ["", "#hf", "a#b", "a#b#openclip", "epoch_3.pt", "epoch_3.pt#openclip"] {
+        let plain = if path.starts_with('#') || path.is_empty() { format!("{root}{path}") } else { name(path) };
+        cases.push((plain.clone(), plain));
+    }
+    cases.push((name("a#b/../epoch_3.pt"), name("epoch_3.pt")));
+    cases.push(("src".into(), Path::new("src").canonicalize().unwrap().to_str().unwrap().into()));
+    for (given, expected) in cases {
+        let name = ModelName::parse(&given).unwrap();
+        let reference = resolve(&name, &LoadOptions::default()).unwrap().reference();
+        assert_eq!(reference, expected, "{given}");
+        let again = ModelName::parse(&reference).unwrap();
+        match (&name, &again) {
+            (ModelName::Path { path, layout }, ModelName::Path { path: other, layout: chosen }) => {
+                assert!(other.is_absolute() && path.canonicalize().unwrap() == other.canonicalize().unwrap());
+                assert_eq!(layout, chosen);
+            }
+            _ => assert_eq!(name, again),
+        }
+        assert_eq!(resolve(&again, &LoadOptions::default()).unwrap().reference(), reference);
+    }
+}
+
+/// In a hub cache, a weight file is a link to a blob in a folder without configurations.
+#[cfg(unix)]
+#[test]
+fn the_reference_of_a_linked_weight_file_keeps_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    std::fs::create_dir(root.join("snapshot")).unwrap();
+    std::fs::write(root.join("blob"), b"").unwrap();
+    std::os::unix::fs::symlink("../blob", root.join("snapshot/model.pt")).unwrap();
+    let path = root.join("snapshot/model.pt");
+    let name = ModelName::parse(path.to_str().unwrap()).unwrap();
+    assert_eq!(resolve(&name, &LoadOptions::default()).unwrap().reference(), path.to_str().unwrap());
 }
 
 #[test]

@@ -92,12 +92,16 @@ pub struct ListArguments {
 Examples:
   crossmodal collection remove beach.jpg old/dog.png --collection photos.cm
   crossmodal collection remove /home/me/photos/beach.jpg --collection photos.cm
+  crossmodal collection remove --missing --collection photos.cm    after moving or deleting a folder
 
 JSON: {removed: [ids]}")]
 pub struct RemoveArguments {
     /// Items: an id, a path, or the end of an id where that is unique
-    #[arg(value_name = "ITEM", required = true)]
+    #[arg(value_name = "ITEM", required_unless_present = "missing")]
     pub items: Vec<String>,
+    /// All items whose files don't exist any more
+    #[arg(long)]
+    pub missing: bool,
     /// The collection's folder
     #[arg(short, long, value_name = "DIR", env = "CROSSMODAL_COLLECTION")]
     pub collection: PathBuf,

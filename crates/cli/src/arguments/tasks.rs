@@ -35,9 +35,8 @@ Examples:
 
 A second run embeds only what is new or changed; a rename or a copy embeds nothing. Hidden files and what .gitignore
 and .ignore files name are passed over. Ctrl-C stops cleanly, and the next run goes on from there.
-JSON: {collection, model, total, embedded, reused, unchanged, skipped: [{path, reason}], pruned, others,
-unmatched_metadata: [file], seconds,
-       items_per_second, cancelled}")]
+JSON: {collection, model, total, embedded, reused, unchanged, skipped: [{path, reason}], pruned,
+       others, unread: {ending: number}, unmatched_metadata: [file], seconds, items_per_second, cancelled}")]
 pub struct IndexArguments {
     /// Pictures and folders of pictures
     #[arg(value_name = "PATH", required = true)]
@@ -81,7 +80,8 @@ Examples:
   crossmodal search --like beach.jpg at night --collection photos.cm --open
 
 Words, pictures and items of one search are combined: the mean of their directions.
-JSON: {collection, model, query: {words, images, like}, milliseconds, hits: [{rank, score, id, path, modality, metadata}]}")]
+JSON: {collection, model, query: {words, images, like}, milliseconds, hits: [{rank, score, id, path,
+       modality, missing, metadata}]}")]
 pub struct SearchArguments {
     /// Words; several are one query
     #[arg(value_name = "WORDS")]

@@ -135,6 +135,9 @@ fn remove(arguments: &RemoveArguments, output: &Output) -> anyhow::Result<Outcom
     // All are looked up before any is removed.
     let ids = arguments.items.iter().map(|item| collection.resolve_item(item));
     let mut ids = ids.collect::<Result<Vec<String>, _>>()?;
+    if arguments.missing {
+        ids.extend(collection.missing()?);
+    }
     ids.sort();
     ids.dedup();
     collection.remove(&ids)?;
@@ -143,6 +146,9 @@ fn remove(arguments: &RemoveArguments, output: &Output) -> anyhow::Result<Outcom
     } else {
         for id in &ids {
             output.line(&format!("forgot {}", one_line(id)))?;
+        }
+        if ids.is_empty() {
+            output.line("no item's file is missing")?;
         }
     }
     Ok(Outcome::Fine)

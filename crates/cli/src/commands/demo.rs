@@ -9,7 +9,7 @@ use crossmodal_engine::{Collection, Embedder, Hit, Mode, Query, demo};
 use serde::Serialize;
 
 use crate::arguments::{DemoArguments, ImageRules};
-use crate::failure::Outcome;
+use crate::failure::{Outcome, Usage};
 use crate::output::{Output, Style};
 use crate::progress::Indexing;
 use crate::settings::{MINI, Settings};
@@ -74,6 +74,13 @@ struct Place {
 impl Place {
     fn choose(arguments: &DemoArguments) -> anyhow::Result<Self> {
         if let Some(folder) = &arguments.dir {
+            let foreign = |entry: std::io::Result<std::fs::DirEntry>| {
+                entry.is_ok_and(|entry| !["gallery", "collection"].contains(&&*entry.file_name().to_string_lossy()))
+            };
+            if std::fs::read_dir(folder).is_ok_and(|mut entries| entries.any(foreign)) {
+                let place = folder.display();
+                return Err(Usage(format!("{place} holds other files; --dir wants a new or empty folder")).into());
+            }
             return Ok(Self { folder: folder.clone(), kept: true, _temporary: None });
         }
         let temporary = tempfile::Builder::new().prefix("crossmodal-demo-").tempdir()?;

@@ -30,6 +30,7 @@ struct Summary<'a> {
     skipped: Vec<SkippedFile<'a>>,
     pruned: usize,
     others: usize,
+    unread: &'a std::collections::BTreeMap<String, usize>,
     unmatched_metadata: &'a [String],
     seconds: f64,
     items_per_second: f64,
@@ -108,6 +109,7 @@ fn show(report: &Report, collection: &Path, model: &str, output: &Output) -> any
             skipped: skipped.map(|file| SkippedFile { path: files::uri(&file.path), reason: &file.reason }).collect(),
             pruned: report.pruned,
             others: report.others,
+            unread: &report.unread,
             unmatched_metadata: &report.unmatched_metadata,
             seconds: progress.seconds,
             items_per_second: quantities::per_second(progress.done, progress.seconds),
@@ -115,10 +117,14 @@ fn show(report: &Report, collection: &Path, model: &str, output: &Output) -> any
         });
     }
     let verb = if report.cancelled { "Stopped after" } else { "Indexed" };
-    let amount = quantities::counted(progress.done, "picture");
+    let amount = quantities::counted(progress.done - progress.skipped, "picture");
     let time = quantities::duration(progress.seconds);
-    let rate = quantities::rate(progress.done, progress.seconds);
-    let heading = output.paint.style(Style::Bold, &format!("{verb} {amount} in {time} ({rate})"));
+    // A rate says something about embedding only.
+    let rate = match progress.embedded {
+        0 => String::new(),
+        _ => format!(" ({})", quantities::rate(progress.done - progress.skipped, progress.seconds)),
+    };
+    let heading = output.paint.style(Style::Bold, &format!("{verb} {amount} in {time}{rate}"));
     output.line(&format!("{heading} into {} with {model}", collection.display()))?;
     output.write(&counts(report).render(output.width, output.paint))?;
     show_skipped(report, output)?;
@@ -126,8 +132,18 @@ fn show(report: &Report, collection: &Path, model: &str, output: &Output) -> any
         let rows = quantities::counted(report.unmatched_metadata.len(), "row");
         output.note(&format!("{rows} of the metadata name no picture that was found, the first is {first:?}"));
     }
+    if !report.unread.is_empty() {
+        let kinds: Vec<String> = report.unread.iter().map(|(ending, number)| format!(".{ending} {number}")).collect();
+        output.note(&format!("pictures in formats that aren't read yet: {}", kinds.join(", ")));
+    }
+    if progress.total == 0 {
+        output.note("no pictures found; JPEG, PNG, GIF, WebP, BMP and TIFF are read");
+    }
     if report.cancelled {
-        output.line("What was embedded is kept; the same command goes on from there.")?;
+        output.line(match progress.written {
+            0 => "Nothing was finished yet.",
+            _ => "What was embedded is kept; the same command goes on from there.",
+        })?;
     }
     Ok(())
 }

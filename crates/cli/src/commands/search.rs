@@ -39,6 +39,7 @@ struct JsonHit<'a> {
     id: &'a str,
     path: String,
     modality: &'a str,
+    missing: bool,
     metadata: &'a Map<String, Value>,
 }
 
@@ -127,6 +128,7 @@ fn json_hits(hits: &[Hit]) -> Vec<JsonHit<'_>> {
             id: &hit.item.id,
             path: files::uri(&pictures::path_of(&hit.item)),
             modality: &hit.modality,
+            missing: files::is_gone(&pictures::path_of(&hit.item)),
             metadata: &hit.item.metadata,
         })
         .collect()
@@ -145,7 +147,9 @@ fn table(hits: &[Hit]) -> Table {
     }
     let mut table = Table::new(columns);
     for (place, (hit, caption)) in hits.iter().zip(captions).enumerate() {
-        let path = pictures::shown(&pictures::path_of(&hit.item));
+        let path = pictures::path_of(&hit.item);
+        let gone = if files::is_gone(&path) { " (gone)" } else { "" };
+        let path = format!("{}{gone}", pictures::shown(&path));
         let mut cells = vec![(place + 1).to_string(), format!("{:.3}", hit.score), path];
         if with_captions {
             cells.push(caption);

@@ -158,3 +158,18 @@ fn lost_vectors_are_restored_from_their_files() {
     home.run("collection verify c").expect(0);
     assert_eq!(home.run("collection info c --json").expect(0).json()["items"], 6);
 }
+
+#[test]
+fn items_whose_folder_moved_away_can_be_forgotten_together() {
+    let home = with_pictures(4);
+    std::fs::rename(home.path("pics"), home.path("moved")).unwrap();
+    let moved = home.run("index moved --collection c --json -q").expect(0).json();
+    assert_eq!((moved["embedded"].as_u64(), moved["reused"].as_u64()), (Some(0), Some(4)));
+    let hits = home.run("search x --collection c -k 8 --json").expect(0).json();
+    let missing = hits["hits"].as_array().unwrap().iter().filter(|hit| hit["missing"] == true).count();
+    assert_eq!(missing, 4);
+    assert!(home.run("search x --collection c -k 8").expect(0).stdout.contains("(gone)"));
+    let removed = home.run("collection remove --missing --collection c --json").expect(0).json();
+    assert_eq!(removed["removed"].as_array().unwrap().len(), 4);
+    assert_eq!(home.run("collection info c --json").expect(0).json()["items"], 4);
+}

@@ -138,6 +138,8 @@ pub struct Report {
     pub skipped: Vec<Skipped>,
     /// Files passed over because they aren't pictures by their names.
     pub others: usize,
+    /// Number of picture files in formats that aren't read, by ending.
+    pub unread: std::collections::BTreeMap<String, usize>,
     /// Rows of metadata about files that weren't found, sorted.
     pub unmatched_metadata: Vec<String>,
     /// Whether the work was cancelled. What was committed stays, and a second run goes on from there.
@@ -164,6 +166,7 @@ pub fn run(
     report.skipped.extend(walk_problems);
     report.skipped.sort_by(|a, b| a.path.cmp(&b.path));
     report.others = found.others;
+    report.unread = found.unread.clone();
     report.unmatched_metadata = request.metadata.unmatched(&found.files, &found.roots);
     if request.prune && !report.cancelled {
         report.pruned = plan::prune(collection, &found)?;

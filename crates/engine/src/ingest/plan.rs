@@ -1,7 +1,6 @@
 //! Deciding what must be done for a file, and what must be forgotten.
 
 use std::collections::HashSet;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -188,8 +187,7 @@ pub(super) fn prune(collection: &Collection, found: &Found) -> Result<usize> {
     let present: HashSet<String> = found.files.iter().map(|path| files::uri(path)).collect();
     let is_gone = |uri: &str| {
         let path = files::path(uri);
-        let missing = std::fs::symlink_metadata(&path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
-        missing && !path.ancestors().any(|place| found.problems.contains_key(place))
+        files::is_gone(&path) && !path.ancestors().any(|place| found.problems.contains_key(place))
     };
     let mut gone = Vec::new();
     for root in &found.roots {

@@ -1,10 +1,15 @@
 //! The hub's cache folder, in the layout that the Python client uses, so that both share downloads: per repository `refs`
 //! (branch to commit), `snapshots` (commit to files, as links) and `blobs` (contents by entity tag).
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::progress::CancelToken;
+
+/// How often a lock that another process holds is tried.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The folder of one repository.
 #[derive(Debug, Clone)]
@@ -56,12 +61,19 @@ impl RepoCache {
     }
 
     /// Holds off other processes that fetch the same blob until dropped.
-    pub(super) fn lock(&self, etag: &str) -> Result<File> {
+    pub(super) fn lock(&self, etag: &str, cancel: &CancelToken) -> Result<File> {
         let path = self.locks.join(format!("{etag}.lock"));
         create_parent(&path)?;
         let file = File::create(&path).map_err(|error| Error::io(&path, error))?;
-        file.lock().map_err(|error| Error::io(&path, error))?;
-        Ok(file)
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::Error(error)) => return Err(Error::io(&path, error)),
+                // The other process may need hours for its download, so waiting has to end when it is no longer wanted.
+                Err(TryLockError::WouldBlock) if cancel.is_cancelled() => return Err(Error::Cancelled),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            }
+        }
     }
 
     /// Puts a blob in its place in a snapshot.

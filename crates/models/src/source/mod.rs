@@ -49,6 +49,7 @@ pub struct Located {
     place: Place,
     layout: Option<Layout>,
     licence: Option<String>,
+    reference: String,
 }
 
 #[derive(Debug)]
@@ -76,14 +77,14 @@ pub fn resolve(name: &ModelName, options: &LoadOptions) -> Result<Located> {
 /// # Errors
 /// As [`resolve`].
 pub fn resolve_with(name: &ModelName, options: &LoadOptions, settings: &HubSettings) -> Result<Located> {
-    let hub =
-        |repo: &str, revision: &str| Place::Hub(Box::new(Hub::new(settings, repo, revision, options.events.clone())));
+    let hub = |repo: &str, revision: &str| Place::Hub(Box::new(Hub::new(settings, repo, revision, options)));
     match name {
         ModelName::Builtin => Ok(Located {
             name: builtin::NAME.to_string(),
             place: Place::Builtin,
             layout: None,
             licence: registry::find(builtin::NAME).map(|variant| variant.licence.clone()),
+            reference: builtin::NAME.to_string(),
         }),
         ModelName::Variant(variant) if !variant.supported => Err(Error::Unsupported(format!(
             "{}: its picture tower is not a vision transformer, the only kind that this version loads; try ViT-B-32/openai",
@@ -94,13 +95,25 @@ pub fn resolve_with(name: &ModelName, options: &LoadOptions, settings: &HubSetti
             place: hub(variant.hub_id.as_deref().unwrap_or_default(), "main"),
             layout: Some(variant.layout.into()),
             licence: Some(variant.licence.clone()),
+            reference: variant.full_name(),
         }),
         ModelName::Path { path, layout } => {
-            Ok(Located { name: path.display().to_string(), place: local(path)?, layout: *layout, licence: None })
+            let place = local(path)?;
+            Ok(Located {
+                name: path.display().to_string(),
+                reference: ModelName::of_path(&absolute(&place, path), *layout),
+                place,
+                layout: *layout,
+                licence: None,
+            })
         }
-        ModelName::Hub { repo, revision, layout } => {
-            Ok(Located { name: repo.clone(), place: hub(repo, revision), layout: *layout, licence: None })
-        }
+        ModelName::Hub { repo, revision, layout } => Ok(Located {
+            name: repo.clone(),
+            place: hub(repo, revision),
+            layout: *layout,
+            licence: None,
+            reference: ModelName::of_repo(repo, revision, *layout),
+        }),
     }
 }
 
@@ -114,10 +127,36 @@ fn local(path: &Path) -> Result<Place> {
     Ok(Place::File { folder: folder.to_path_buf(), file })
 }
 
+/// The path from the root. Of a file, links are followed for its folder only: in a hub cache, a weight file is a link to a blob
+/// without the configurations beside it.
+fn absolute(place: &Place, path: &Path) -> PathBuf {
+    let whole = match place {
+        Place::File { folder, file } => folder.canonicalize().map(|folder| folder.join(file)),
+        _ => path.canonicalize(),
+    };
+    whole.or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_path_buf())
+}
+
 impl Located {
     /// The name it was asked for by, spelled out.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// A name that leads back to this model from any working folder and that [`ModelName::parse`] understands: `mini`, a known
+    /// variant's full name, an absolute path, or `owner/name[@revision]`; the latter two with `#openclip` or `#hf` if that layout
+    /// was asked for.
+    pub fn reference(&self) -> String {
+        self.reference.clone()
+    }
+
+    /// The error for something that isn't there because only a part of the repository is in the cache and the hub, which may have
+    /// the rest, couldn't be asked; `None` in all other cases.
+    pub(crate) fn incomplete(&self, what: &str) -> Option<Error> {
+        match &self.place {
+            Place::Hub(hub) => hub.incomplete(&self.reference, what),
+            _ => None,
+        }
     }
 
     /// The licence of the weights as far as it is known.

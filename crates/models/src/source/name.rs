@@ -72,6 +72,19 @@ impl ModelName {
         )))
     }
 
+    /// The name of a repository that [`parse`](Self::parse) takes for exactly this one.
+    pub(super) fn of_repo(repo: &str, revision: &str, layout: Option<Layout>) -> String {
+        // Without a revision, these would be a weight file and a known variant.
+        let taken = ends_like_weights(repo) || registry::find(repo).is_some();
+        let revision = if revision == "main" && !taken { String::new() } else { format!("@{revision}") };
+        format!("{repo}{revision}{}", suffix(layout))
+    }
+
+    /// The name of a local folder or file, the same from any working folder.
+    pub(super) fn of_path(path: &Path, layout: Option<Layout>) -> String {
+        format!("{}{}", path.display(), suffix(layout))
+    }
+
     fn from_variant(variant: &'static Variant, layout: Option<Layout>) -> Self {
         match (&variant.hub_id, layout) {
             (None, _) => Self::Builtin,
@@ -84,6 +97,8 @@ impl ModelName {
 fn split_layout(name: &str) -> Result<(&str, Option<Layout>)> {
     match name.rsplit_once('#') {
         None => Ok((name, None)),
+        // A `#` in the name of a folder further up.
+        Some((_, rest)) if rest.contains(['/', '\\']) => Ok((name, None)),
         Some((plain, "openclip")) => Ok((plain, Some(Layout::OpenClip))),
         Some((plain, "hf")) => Ok((plain, Some(Layout::HuggingFace))),
         Some((_, layout)) => {
@@ -92,11 +107,23 @@ fn split_layout(name: &str) -> Result<(&str, Option<Layout>)> {
     }
 }
 
+fn suffix(layout: Option<Layout>) -> &'static str {
+    match layout {
+        None => "",
+        Some(Layout::OpenClip) => "#openclip",
+        Some(Layout::HuggingFace) => "#hf",
+    }
+}
+
+fn ends_like_weights(name: &str) -> bool {
+    WEIGHT_ENDINGS.iter().any(|ending| name.ends_with(ending))
+}
+
 fn is_path(name: &str) -> bool {
     name.starts_with(['.', '/', '~', '\\'])
         || Path::new(name).is_absolute()
         || Path::new(name).exists()
-        || WEIGHT_ENDINGS.iter().any(|ending| name.ends_with(ending))
+        || ends_like_weights(name)
 }
 
 fn expand_home(name: &str) -> PathBuf {
@@ -137,12 +164,17 @@ mod tests {
     #[test]
     fn kinds_of_names() {
         let path = |path: &str| ModelName::Path { path: PathBuf::from(path), layout: None };
+        let open_clip = |path: &str| ModelName::Path { path: PathBuf::from(path), layout: Some(Layout::OpenClip) };
         let cases = [
             ("mini", ModelName::Builtin),
             ("./mini", path("./mini")),
             ("/models/x", path("/models/x")),
             ("nowhere/ViT-B-32.pt", path("nowhere/ViT-B-32.pt")),
             ("src", path("src")),
+            ("/models/x#openclip", open_clip("/models/x")),
+            ("/models/x@v1.pt#openclip", open_clip("/models/x@v1.pt")),
+            ("/a#b/x#openclip", open_clip("/a#b/x")),
+            ("/a#b/x", path("/a#b/x")),
             ("openai/clip-vit-base-patch32", hub("openai/clip-vit-base-patch32", "main", None)),
             ("laion/x@v1/a", hub("laion/x", "v1/a", None)),
             ("laion/x@refs/pr/3#openclip", hub("laion/x", "refs/pr/3", Some(Layout::OpenClip))),
@@ -152,6 +184,19 @@ mod tests {
             assert_eq!(ModelName::parse(name).unwrap(), expected, "{name}");
         }
         assert!(matches!(ModelName::parse("ViT-B-32/openai").unwrap(), ModelName::Variant(_)));
+    }
+
+    #[test]
+    fn names_of_repositories_lead_back() {
+        for repo in ["team/model", "team/weights.pt", "ViT-B-32/openai"] {
+            for revision in ["main", "v1/a", "refs/pr/3"] {
+                for layout in [None, Some(Layout::OpenClip), Some(Layout::HuggingFace)] {
+                    let name = ModelName::of_repo(repo, revision, layout);
+                    assert_eq!(ModelName::parse(&name).unwrap(), hub(repo, revision, layout), "{name}");
+                }
+            }
+        }
+        assert_eq!(ModelName::of_repo("team/model", "main", None), "team/model");
     }
 
     #[test]

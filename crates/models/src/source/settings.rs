@@ -1,9 +1,13 @@
 //! Where the hub is and where its files are kept: the environment variables that the Python client heeds.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The hub's public address.
 pub const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
+
+/// How long a connection may be silent, unless `HF_HUB_DOWNLOAD_TIMEOUT` says otherwise.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// How the hub is reached and where downloads are kept.
 #[derive(Clone)]
@@ -16,11 +20,13 @@ pub struct HubSettings {
     pub token: Option<String>,
     /// Whether the network is off limits.
     pub offline: bool,
+    /// How long a connection may be silent before it counts as broken. Not a limit for a whole download.
+    pub silence: Duration,
 }
 
 impl HubSettings {
     /// Reads `HF_ENDPOINT`; `HF_HUB_CACHE`, `HF_HOME` and `XDG_CACHE_HOME`; `HF_TOKEN`, `HF_TOKEN_PATH` and the token file of the
-    /// Python client; `HF_HUB_OFFLINE`; and their older names.
+    /// Python client; `HF_HUB_OFFLINE`; `HF_HUB_DOWNLOAD_TIMEOUT` in seconds; and their older names.
     pub fn from_env() -> Self {
         Self::from_variables(&|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
@@ -39,12 +45,15 @@ impl HubSettings {
             wanted.then(|| std::fs::read_to_string(token_file).ok()).flatten()
         };
         let token = first(&["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]).or_else(from_file);
+        let seconds = variable("HF_HUB_DOWNLOAD_TIMEOUT").and_then(|seconds| seconds.trim().parse::<u64>().ok());
         let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.to_string());
         Self {
             endpoint: endpoint.trim_end_matches('/').to_string(),
             cache,
             token: token.map(|token| token.trim().to_string()).filter(|token| !token.is_empty()),
             offline: is_on("HF_HUB_OFFLINE") || is_on("TRANSFORMERS_OFFLINE"),
+            // None at all would make every connection count as broken.
+            silence: seconds.filter(|seconds| *seconds > 0).map_or(SILENCE, Duration::from_secs),
         }
     }
 }
@@ -57,6 +66,7 @@ impl std::fmt::Debug for HubSettings {
             .field("cache", &self.cache)
             .field("token", &token)
             .field("offline", &self.offline)
+            .field("silence", &self.silence)
             .finish()
     }
 }
@@ -79,18 +89,20 @@ mod tests {
         let plain = settings(&[("HF_HOME", "/h")]);
         assert_eq!((plain.endpoint.as_str(), plain.offline), (DEFAULT_ENDPOINT, false));
         assert_eq!(plain.cache, PathBuf::from("/h/hub"));
-        assert_eq!(plain.token, None);
+        assert_eq!((plain.token, plain.silence), (None, SILENCE));
         let full = settings(&[
             ("XDG_CACHE_HOME", "/x"),
             ("HF_HUB_CACHE", "/c"),
             ("HF_ENDPOINT", "http://127.0.0.1:1/"),
             ("HF_TOKEN", " secret\n"),
             ("HF_HUB_OFFLINE", "yes"),
+            ("HF_HUB_DOWNLOAD_TIMEOUT", "7"),
         ]);
         assert_eq!(full.cache, PathBuf::from("/c"));
         assert_eq!(full.endpoint, "http://127.0.0.1:1");
         assert_eq!(full.token.as_deref(), Some("secret"));
-        assert!(full.offline);
+        assert!(full.offline && full.silence == Duration::from_secs(7));
+        assert_eq!(settings(&[("HF_HUB_DOWNLOAD_TIMEOUT", "0")]).silence, SILENCE);
         assert!(!format!("{full:?}").contains("secret"));
         assert_eq!(settings(&[("XDG_CACHE_HOME", "/x")]).cache, PathBuf::from("/x/huggingface/hub"));
     }
