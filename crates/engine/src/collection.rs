@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// The field that pictures and texts are kept in unless said otherwise.
 pub const DEFAULT_FIELD: &str = "default";
 
-/// Setting under which the model's name is kept, so that a search needs not name it again.
+/// Setting under which a reference to the model is kept, so that a search needs not name it again.
 const MODEL_SETTING: &str = "model";
 
 /// What a collection is opened for.
@@ -140,7 +140,7 @@ impl Collection {
         };
         self.store.ensure_field(&field)?;
         if self.model_name()?.is_none() {
-            self.store.set_setting(MODEL_SETTING, &Value::String(model.info().name.clone()))?;
+            self.store.set_setting(MODEL_SETTING, &Value::String(model.info().reference.clone()))?;
         }
         Ok(space)
     }

@@ -184,6 +184,21 @@ fn another_space_is_refused_by_name() {
 }
 
 #[test]
+fn a_collection_remembers_where_its_model_is() {
+    let place = Place::new();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/hf-clip/modern-gelu");
+    // A detour, so that the name isn't the canonical path.
+    let detour = golden.join("../modern-gelu");
+    let options = LoadOptions { cache_dir: Some(place.dir.path().join("cache")), ..LoadOptions::default() };
+    let model = load(detour.to_str().unwrap(), &options).unwrap();
+    let collection = place.collection();
+    collection.adopt(model.as_ref()).unwrap();
+    let remembered = collection.model_name().unwrap().unwrap();
+    assert_eq!(remembered, golden.canonicalize().unwrap().to_str().unwrap());
+    assert_eq!(load(&remembered, &options).unwrap().space().unwrap(), model.space().unwrap());
+}
+
+#[test]
 fn queries_by_words_pictures_and_items() {
     let place = Place::new();
     let collection = place.collection();

@@ -52,6 +52,7 @@ enum ClipData {
 /// What identifies a loaded model to people.
 pub(crate) struct Origin {
     pub(crate) name: String,
+    pub(crate) reference: String,
     pub(crate) location: String,
     pub(crate) licence: Option<String>,
 }
@@ -246,6 +247,7 @@ fn describe(
         |modality, architecture, prefix| TowerInfo { modality, architecture, parameters: weights.parameters(prefix) };
     ModelInfo {
         name: origin.name,
+        reference: origin.reference,
         family: "clip".into(),
         layout: config.layout.as_str().into(),
         towers: vec![

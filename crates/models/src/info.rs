@@ -21,6 +21,8 @@ pub struct TowerInfo {
 pub struct ModelInfo {
     /// The name it was asked for by.
     pub name: String,
+    /// A name that leads back to just this model from anywhere: absolute paths, revisions, layouts spelled out.
+    pub reference: String,
     /// The family, for example `clip`.
     pub family: String,
     /// The on-disk layout, for example `Hugging Face` or `OpenCLIP`.

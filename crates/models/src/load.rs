@@ -142,7 +142,12 @@ fn required(located: &Located, file: &str) -> Result<NamedBytes> {
 }
 
 fn origin(located: &Located) -> Origin {
-    Origin { name: located.name().to_string(), location: located.describe(), licence: located.licence() }
+    Origin {
+        name: located.name().to_string(),
+        reference: located.reference(),
+        location: located.describe(),
+        licence: located.licence(),
+    }
 }
 
 /// Names of tensors whose number of rows may differ from the configuration's, because positions are resized.
