@@ -540,6 +540,14 @@ fn known_variants_that_are_not_supported_are_refused() {
 
 /// Reading stops at the end of the announced body; kept here so that the double itself is checked.
 #[test]
+fn an_architecture_alone_is_answered_with_its_weights() {
+    let message = ModelName::parse("ViT-L-14-336").unwrap_err().to_string();
+    assert!(message.contains("ViT-L-14-336/openai"), "{message}");
+    let message = ModelName::parse("ViT-Z-99").unwrap_err().to_string();
+    assert!(message.contains("names no model") && message.contains("model list"), "{message}");
+}
+
+#[test]
 fn the_double_speaks_http() {
     let hub = HubDouble::start(&repository(), Faults::default());
     let mut stream = TcpStream::connect(hub.endpoint.trim_start_matches("http://")).unwrap();

@@ -133,7 +133,6 @@ fn read_text(mut fields: Fields) -> Result<TextConfig> {
         causal: true,
         layer_scale: false,
         pool: text_pool(&mut fields)?,
-        norm_after_pool: false,
         projection: TextProjection::Matrix,
     };
     // The towers' own projection_dim is not used by the joint model.

@@ -189,7 +189,6 @@ fn read_text(
         causal: !fields.or("no_causal_mask", false, "true or false")?,
         layer_scale: fields.optional::<f64>("ls_init_value", "a number")?.is_some(),
         pool: text_pool(&mut fields)?,
-        norm_after_pool: false,
         projection: text_projection(&mut fields, width, embed_dim)?,
     };
     fields.only("final_ln_after_pool", &json!(false))?;

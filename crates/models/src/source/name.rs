@@ -66,9 +66,16 @@ impl ModelName {
         if is_repo(repo) && is_revision(revision) {
             return Ok(Self::Hub { repo: repo.to_string(), revision: revision.to_string(), layout });
         }
+        // An architecture alone is how other tools name models; here it takes the weights' name too.
+        let tagged = registry::all().iter().filter(|variant| variant.architecture.eq_ignore_ascii_case(plain));
+        let tagged: Vec<String> = tagged.map(registry::Variant::full_name).collect();
+        if !tagged.is_empty() {
+            let choices = tagged.join(", ");
+            return Err(Error::NotFound(format!("{name:?} names an architecture; its weights are {choices}")));
+        }
         Err(Error::NotFound(format!(
             "{name:?} names no model: expected `mini`, a known variant such as `ViT-B-32/openai`, a folder or weight file, or a \
-             repository `owner/name[@revision]`"
+             repository `owner/name[@revision]`; `crossmodal model list` shows the known ones"
         )))
     }
 

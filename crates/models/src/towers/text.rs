@@ -70,8 +70,6 @@ pub struct TextConfig {
     pub layer_scale: bool,
     /// Which position stands for the text.
     pub pool: TextPool,
-    /// Whether the final norm comes after pooling; it works on each position alone, so this changes nothing.
-    pub norm_after_pool: bool,
     /// What maps the pooled vector to the embedding.
     pub projection: TextProjection,
 }
