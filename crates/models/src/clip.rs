@@ -338,6 +338,7 @@ impl Embedder for ClipModel {
 
     fn encode(&self, batch: Vec<Prepared>, cancel: &CancelToken) -> Result<Vec<Embedding>> {
         let mut results: Vec<Option<Embedding>> = batch.iter().map(|_| None).collect();
+        let truncated: Vec<bool> = batch.iter().map(|prepared| prepared.truncated).collect();
         let (mut pictures, mut texts) = (Vec::new(), Vec::new());
         for (place, prepared) in batch.into_iter().enumerate() {
             match prepared.data.downcast::<ClipData>().map(|data| *data) {
@@ -350,7 +351,8 @@ impl Embedder for ClipModel {
         texts.sort_by_key(|(_, ids)| ids.len());
         run(pictures, cancel, &mut results, |batch| self.encode_pixels(batch))?;
         run(texts, cancel, &mut results, |batch| self.encode_tokens(batch))?;
-        Ok(results.into_iter().flatten().collect())
+        let results = results.into_iter().flatten().zip(truncated);
+        Ok(results.map(|(embedding, truncated)| Embedding { truncated, ..embedding }).collect())
     }
 
     fn logit_rule(&self) -> Result<Option<LogitRule>> {

@@ -15,6 +15,8 @@ pub struct Embedding {
     pub native: Vec<f32>,
     /// `native` divided by its Euclidean length. This is what collections store.
     pub unit: Vec<f32>,
+    /// Whether the input was longer than the model reads and was cut, as the reference cuts it.
+    pub truncated: bool,
 }
 
 impl Embedding {
@@ -28,7 +30,7 @@ impl Embedding {
             return Err(Error::Input(format!("the model's output has length {length}, so it has no direction")));
         }
         let unit = native.iter().map(|value| (f64::from(*value) / length) as f32).collect();
-        Ok(Self { native, unit })
+        Ok(Self { native, unit, truncated: false })
     }
 }
 

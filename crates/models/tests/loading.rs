@@ -450,7 +450,8 @@ fn inputs_that_make_no_sense_are_refused_with_reasons() {
     cancel.cancel();
     let batch = vec![model.prepare(&Input::text("x")).unwrap()];
     assert_eq!(model.encode(batch, &cancel).unwrap_err().kind(), ErrorKind::Cancelled);
-    assert!(model.prepare(&Input::text("word ".repeat(500))).unwrap().truncated);
+    let long = model.embed(&[Input::text("word ".repeat(500)), Input::text("word")]).unwrap();
+    assert_eq!([long[0].truncated, long[1].truncated], [true, false]);
 }
 
 #[test]

@@ -120,6 +120,9 @@ impl Sink {
                 return Ok(());
             }
         };
+        if embedding.truncated {
+            self.output.note(&format!("{} was longer than the model reads and is cut", shortened(&input)));
+        }
         let embedding = if self.raw { &embedding.native } else { &embedding.unit };
         let record = Record { input: &input, modality, embedding };
         match &mut self.file {
@@ -127,6 +130,12 @@ impl Sink {
             None => self.output.record(&record),
         }
     }
+}
+
+/// The beginning of a text, quoted.
+fn shortened(text: &str) -> String {
+    let beginning: String = text.chars().take(30).collect();
+    if beginning.len() < text.len() { format!("{beginning:?}...") } else { format!("{text:?}") }
 }
 
 fn embed_all(model: &dyn Embedder, inputs: Vec<Named>, batch_size: usize, sink: &mut Sink) -> anyhow::Result<Outcome> {

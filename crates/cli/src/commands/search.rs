@@ -52,7 +52,7 @@ pub fn run(arguments: &SearchArguments, choice: &ModelChoice, settings: &Setting
     let collection = Collection::open(&arguments.collection, &Mode::read())?;
     let model = settings.load(&choice.within(collection.model_name()?), &arguments.rules)?;
     let words = (!arguments.words.is_empty()).then(|| arguments.words.join(" "));
-    let query = query(arguments, words.as_deref(), &collection, model.as_ref())?;
+    let query = query(arguments, words.as_deref(), &collection, model.as_ref(), output)?;
     let start = Instant::now();
     let hits = collection.search(model.as_ref(), &query)?;
     let seconds = start.elapsed().as_secs_f64();
@@ -93,9 +93,16 @@ fn query(
     words: Option<&str>,
     collection: &Collection,
     model: &dyn Embedder,
+    output: &Output,
 ) -> anyhow::Result<Query> {
     let mut query = Query { k: arguments.k, min_score: arguments.min_score, ..Query::new() };
-    query.inputs.extend(words.map(|words| Input::text(words).as_query()));
+    if let Some(words) = words {
+        let input = Input::text(words).as_query();
+        if model.prepare(&input).is_ok_and(|prepared| prepared.truncated) {
+            output.note("the words are more than the model reads; the end is cut");
+        }
+        query.inputs.push(input);
+    }
     for path in &arguments.image {
         let input = read_input(path)?.as_query();
         // Tried here, where the name of a picture that can't be read is known.

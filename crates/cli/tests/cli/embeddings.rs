@@ -184,3 +184,12 @@ fn classes_that_make_no_sense_are_refused() {
     let text = home.run("classify pics --labels a,b,c,d,e,f,g").expect(0).stdout;
     assert_eq!(text.lines().count(), 12, "five labels and a heading for each picture:\n{text}");
 }
+
+#[test]
+fn texts_that_are_cut_are_told() {
+    let home = Home::new();
+    let long = "apple ".repeat(100);
+    let run = home.run_arguments(["embed", "--text", &long, "--text", "apple"]).expect(0);
+    assert_eq!(run.json_lines().len(), 2);
+    assert_eq!(run.stderr.matches("longer than the model reads").count(), 1, "{}", run.stderr);
+}
