@@ -1,7 +1,7 @@
 //! Checkpoints, tokenizers, towers: everything between a model's name and its [`Embedder`].
 //!
 //! Reads public checkpoints in their own formats and reproduces the reference implementations' numbers;
-//! [`verify`](crate::verify) proves it for any checkpoint. Knows nothing of collections or of how results are shown.
+//! [`verify`] proves it for any checkpoint. Knows nothing of collections or of how results are shown.
 
 #![forbid(unsafe_code)]
 
