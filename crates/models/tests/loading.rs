@@ -426,6 +426,47 @@ fn no_field_of_a_configuration_is_ignored() {
     every_field_counts("open-clip/vit-avgpool", "open_clip_config.json", &["custom_text", "init_logit_bias"]);
 }
 
+/// Files of 2021 and 2022 carry every setting of generation and bookkeeping in both towers, and each tower twice.
+#[test]
+fn settings_of_old_files_that_change_nothing_are_accepted() {
+    let dir = copy("hf-clip/legacy-quick-gelu");
+    let expected = embed(&open(dir.path()).unwrap());
+    let path = dir.path().join("config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let settings: serde_json::Value = serde_json::from_str(
+        r#"{
+        "_name_or_path": "", "add_cross_attention": false, "architectures": null, "bad_words_ids": null,
+        "chunk_size_feed_forward": 0, "cross_attention_hidden_size": null, "decoder_start_token_id": null,
+        "diversity_penalty": 0.0, "do_sample": false, "dropout": 0.0, "early_stopping": false,
+        "encoder_no_repeat_ngram_size": 0, "exponential_decay_length_penalty": null, "finetuning_task": null,
+        "forced_bos_token_id": null, "forced_eos_token_id": null, "id2label": {"0": "LABEL_0"}, "is_decoder": false,
+        "is_encoder_decoder": false, "label2id": {"LABEL_0": 0}, "length_penalty": 1.0, "max_length": 20,
+        "min_length": 0, "no_repeat_ngram_size": 0, "num_beam_groups": 1, "num_beams": 1, "num_return_sequences": 1,
+        "output_attentions": false, "output_hidden_states": false, "output_scores": false, "prefix": null,
+        "problem_type": null, "pruned_heads": {}, "remove_invalid_values": false, "repetition_penalty": 1.0,
+        "return_dict": true, "return_dict_in_generate": false, "sep_token_id": null, "task_specific_params": null,
+        "temperature": 1.0, "tf_legacy_loss": false, "tie_encoder_decoder": false, "tie_word_embeddings": true,
+        "tokenizer_class": null, "top_k": 50, "top_p": 1.0, "torch_dtype": null, "torchscript": false,
+        "transformers_version": "4.16.0.dev0", "typical_p": 1.0, "use_bfloat16": false
+    }"#,
+    )
+    .unwrap();
+    for tower in ["text_config", "vision_config"] {
+        let fields = config[tower].as_object_mut().unwrap();
+        for (name, value) in settings.as_object().unwrap() {
+            fields.entry(name).or_insert(value.clone());
+        }
+        config[format!("{tower}_dict")] = config[tower].clone();
+        // Where both are there, the second counts.
+        config[tower]["num_hidden_layers"] = 99.into();
+    }
+    std::fs::write(&path, config.to_string()).unwrap();
+    assert_eq!(embed(&open(dir.path()).unwrap()), expected);
+    config["text_config_dict"]["pruned_heads"] = serde_json::json!({"0": [1]});
+    std::fs::write(&path, config.to_string()).unwrap();
+    assert!(open(dir.path()).unwrap_err().to_string().contains("pruned_heads"));
+}
+
 #[test]
 fn inputs_that_make_no_sense_are_refused_with_reasons() {
     let model = load("mini", &LoadOptions::default()).unwrap();

@@ -14,11 +14,13 @@ use crate::weights::{Recipe, Recipes};
 
 /// Settings that transformers writes into every configuration and that concern training, generation or bookkeeping.
 const INERT: &[&str] = &[
+    "_attn_implementation",
     "_attn_implementation_autoset",
     "_commit_hash",
     "_name_or_path",
     "add_cross_attention",
     "architectures",
+    "attn_implementation",
     "attention_dropout",
     "bad_words_ids",
     "begin_suppress_tokens",
@@ -40,6 +42,7 @@ const INERT: &[&str] = &[
     "id2label",
     "initializer_factor",
     "initializer_range",
+    "is_composition",
     "is_decoder",
     "is_encoder_decoder",
     "label2id",
@@ -54,6 +57,7 @@ const INERT: &[&str] = &[
     "num_return_sequences",
     "output_attentions",
     "output_hidden_states",
+    "output_past",
     "output_scores",
     "pad_token_id",
     "prefix",

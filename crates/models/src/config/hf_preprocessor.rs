@@ -58,6 +58,7 @@ pub(super) fn read(file: Option<(&Path, &[u8])>, image_size: (usize, usize)) -> 
     }
     fields.only("do_convert_rgb", &Value::Bool(true))?;
     fields.only("do_pad", &Value::Bool(false))?;
+    fields.only("use_square_size", &Value::Bool(false))?;
     fields.finish(INERT)?;
     let prep = ImagePrep {
         resize,
