@@ -117,7 +117,7 @@ impl Collection {
         &self.store
     }
 
-    /// Name of the model that the collection was made with.
+    /// A reference to the model that the collection was made with, which [`load`](crate::load) understands from anywhere.
     ///
     /// # Errors
     /// Failures of the storage.
@@ -126,7 +126,7 @@ impl Collection {
         Ok(name.and_then(|name| name.as_str().map(str::to_string)))
     }
 
-    /// Makes sure that the collection takes vectors of `model`, and remembers its name.
+    /// Makes sure that the collection takes vectors of `model`, and remembers a reference to it.
     ///
     /// # Errors
     /// The collection holds vectors of another space; the message names both models.

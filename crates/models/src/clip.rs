@@ -214,16 +214,9 @@ impl ClipModel {
     fn encode_tokens(&self, batch: &[Vec<u32>]) -> Result<Tensor> {
         let longest = batch.iter().map(Vec::len).max().unwrap_or(0);
         let length = if self.config.text.needs_padding() { self.tokenizer.context_length() } else { longest };
-        let ids: Vec<Vec<u32>> = batch.iter().map(|ids| padded(ids, length, self.tokenizer.pad_id())).collect();
+        let ids: Vec<Vec<u32>> = batch.iter().map(|ids| self.tokenizer.padded(ids, length)).collect();
         self.text()?.forward(&ids)
     }
-}
-
-/// `ids` followed by padding up to `length`.
-pub(crate) fn padded(ids: &[u32], length: usize, pad_id: u32) -> Vec<u32> {
-    let mut ids = ids.to_vec();
-    ids.resize(length.max(ids.len()), pad_id);
-    ids
 }
 
 /// Builds a tower unless it is there already; two threads never build it twice.

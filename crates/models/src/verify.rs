@@ -11,7 +11,7 @@ use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
-use crate::clip::{ClipModel, padded};
+use crate::clip::ClipModel;
 use crate::embedder::Embedder;
 use crate::error::{Error, Result};
 use crate::input::Input;
@@ -168,7 +168,7 @@ impl Comparison<'_> {
         let Some(expected) = golden.integers("text/input_ids") else { return Ok(()) };
         let length = expected.first().map_or(0, Vec::len);
         let tokenizer = model.tokenizer();
-        let ids = |text: &String| Ok(padded(&tokenizer.encode(text)?.ids, length, tokenizer.pad_id()));
+        let ids = |text: &String| Ok(tokenizer.padded(&tokenizer.encode(text)?.ids, length));
         let found: Vec<Vec<u32>> = golden.manifest.texts.iter().map(ids).collect::<Result<_>>()?;
         let expected: Vec<Vec<u32>> =
             expected.iter().map(|row| row.iter().map(|id| u32::try_from(*id).unwrap_or(u32::MAX)).collect()).collect();
