@@ -8,7 +8,7 @@ use std::process::Command;
 const LAW: &[(&str, &[&str])] = &[
     ("crossmodal-kernels", &[]),
     ("crossmodal-nn", &["crossmodal-kernels"]),
-    ("crossmodal-media", &[]),
+    ("crossmodal-media", &["crossmodal-kernels"]),
     ("crossmodal-models", &["crossmodal-nn", "crossmodal-media", "crossmodal-kernels"]),
     ("crossmodal-index", &["crossmodal-kernels"]),
     ("crossmodal-store", &["crossmodal-index", "crossmodal-kernels"]),

@@ -29,6 +29,32 @@ fn bar_template(output: &Output) -> &'static str {
     }
 }
 
+/// Progress through a known number of steps.
+pub struct Steps {
+    bar: ProgressBar,
+}
+
+impl Steps {
+    /// A display of what is being done.
+    pub fn new(output: &Output, what: &'static str) -> Self {
+        let bar = bar(output, bar_template(output));
+        bar.set_prefix(what);
+        Self { bar }
+    }
+
+    /// So many of so many steps are done.
+    pub fn at(&self, done: usize, all: usize) {
+        self.bar.set_length(all as u64);
+        self.bar.set_position(done as u64);
+        self.bar.set_message(format!("{done} of {all}"));
+    }
+
+    /// Removes the display.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 /// Progress of indexing.
 pub struct Indexing {
     bar: ProgressBar,

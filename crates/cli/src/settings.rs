@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
-use crossmodal_engine::media::{AlphaRule, DecodeLimits, OrientationRule, PassOrder, PrepOverrides};
-use crossmodal_engine::{Collection, Embedder, Error, LoadOptions, Mode, StoreError};
+use crossmodal_engine::media::{AlphaRule, DecodeLimits, DecodeMode, OrientationRule, PassOrder, PrepOverrides};
+use crossmodal_engine::{Collection, Embedder, Error, LoadOptions, Mode, StoreError, compute};
 
-use crate::arguments::{Alpha, GlobalOptions, ImageRules, ModelOption, Orientation, Pillow};
+use crate::arguments::{Alpha, Decode, GlobalOptions, ModelOption, ModelRules, Orientation, Pillow, Precision};
 use crate::output::Output;
 use crate::progress::Download;
 
@@ -28,6 +28,7 @@ pub struct Settings {
 impl Settings {
     /// Takes the decisions and sizes the thread pool.
     pub fn resolve(global: &GlobalOptions) -> anyhow::Result<Self> {
+        compute::set_threads(global.threads);
         rayon::ThreadPoolBuilder::new().num_threads(global.threads).build_global()?;
         Ok(Self {
             output: Output::new(global.json, global.quiet, global.color),
@@ -40,7 +41,7 @@ impl Settings {
     ///
     /// # Errors
     /// A name that leads nowhere, or files that can't be used.
-    pub fn load(&self, name: &str, rules: &ImageRules) -> anyhow::Result<Arc<dyn Embedder>> {
+    pub fn load(&self, name: &str, rules: &ModelRules) -> anyhow::Result<Arc<dyn Embedder>> {
         let download = Download::new(&self.output);
         let loaded = crossmodal_engine::load(name, &self.load_options(rules, &download));
         download.finish();
@@ -48,9 +49,13 @@ impl Settings {
     }
 
     /// Options for loading, with downloads shown by `download`.
-    pub fn load_options(&self, rules: &ImageRules, download: &Download) -> LoadOptions {
+    pub fn load_options(&self, rules: &ModelRules, download: &Download) -> LoadOptions {
         LoadOptions {
             prep: overrides(rules),
+            precision: rules.precision.map(|precision| match precision {
+                Precision::Fp32 => crossmodal_engine::Precision::Fp32,
+                Precision::Int8 => crossmodal_engine::Precision::Int8,
+            }),
             events: Some(download.events()),
             cache_dir: self.cache.clone(),
             ..LoadOptions::default()
@@ -58,8 +63,8 @@ impl Settings {
     }
 }
 
-fn overrides(rules: &ImageRules) -> PrepOverrides {
-    let ImageRules { alpha, orientation, pillow, max_pixels } = rules;
+fn overrides(rules: &ModelRules) -> PrepOverrides {
+    let ModelRules { precision: _, alpha, orientation, pillow, decode, max_pixels } = rules;
     PrepOverrides {
         alpha: alpha.map(|alpha| match alpha {
             Alpha::Drop => AlphaRule::Drop,
@@ -73,6 +78,10 @@ fn overrides(rules: &ImageRules) -> PrepOverrides {
         pass_order: pillow.map(|pillow| match pillow {
             Pillow::Twelve => PassOrder::Pillow12,
             Pillow::Thirteen => PassOrder::Pillow13,
+        }),
+        decode: decode.map(|decode| match decode {
+            Decode::Exact => DecodeMode::Exact,
+            Decode::Fast => DecodeMode::Fast,
         }),
         limits: max_pixels.map(|max_pixels| DecodeLimits { max_pixels, ..DecodeLimits::default() }),
     }

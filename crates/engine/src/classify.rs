@@ -5,6 +5,9 @@ use crossmodal_models::{Embedder, Embedding, Input};
 use crate::error::{Error, Result};
 use crate::similarity::{dot, probabilities};
 
+/// Prompts that are embedded together.
+const PROMPTS: usize = 1 << 14;
+
 /// A label and its probability.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prediction {
@@ -39,10 +42,15 @@ impl Classifier {
         let bare = ["{}".to_string()];
         let templates = if templates.is_empty() { &bare } else { templates };
         let mut vectors = Vec::with_capacity(labels.len());
-        for label in labels {
-            let prompts: Vec<Input> =
-                templates.iter().map(|template| Input::text(template.replace("{}", label))).collect();
-            vectors.push(mean(&model.embed(&prompts)?)?);
+        // Many labels together: the model computes what prompts of one template begin with only once.
+        for labels in labels.chunks((PROMPTS / templates.len()).max(1)) {
+            let prompt = |label: &String| {
+                templates.iter().map(|template| Input::text(template.replace("{}", label))).collect::<Vec<_>>()
+            };
+            let embedded = model.embed(&labels.iter().flat_map(prompt).collect::<Vec<_>>())?;
+            for prompts in embedded.chunks(templates.len()) {
+                vectors.push(mean(prompts)?);
+            }
         }
         Ok(Self { labels: labels.to_vec(), vectors, scale: rule.scale, bias: rule.bias, rule: rule.probability })
     }

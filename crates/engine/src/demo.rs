@@ -38,9 +38,54 @@ pub fn unpack(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(pictures)
 }
 
+/// A picture of the gallery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drawing {
+    /// File name.
+    pub name: &'static str,
+    /// The file's bytes.
+    pub bytes: &'static [u8],
+    /// Its name in the languages asked for.
+    pub captions: Vec<String>,
+}
+
+/// The gallery's pictures with their names in these languages (`en`, `fr`, `es`, `de`), in the order of the captions file.
+///
+/// # Errors
+/// A language that there are no captions in.
+pub fn captioned(languages: &[&str]) -> Result<Vec<Drawing>> {
+    let text = GALLERY.get_file(CAPTIONS).map(|file| file.contents()).unwrap_or_default();
+    let mut reader = csv::Reader::from_reader(text);
+    let damaged = |error: csv::Error| Error::Invalid(format!("{CAPTIONS} of the gallery: {error}"));
+    let header = reader.headers().map_err(damaged)?.clone();
+    let column = |language: &&str| {
+        let found = header.iter().position(|name| name == *language && name != "file");
+        found.ok_or_else(|| Error::Invalid(format!("the gallery has no captions in {language:?}")))
+    };
+    let columns = languages.iter().map(column).collect::<Result<Vec<usize>>>()?;
+    let mut drawings = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(damaged)?;
+        let Some(file) = record.get(0).and_then(|name| GALLERY.get_file(name)) else { continue };
+        let captions = columns.iter().filter_map(|column| record.get(*column)).map(str::to_string).collect();
+        drawings.push(Drawing { name: file.path().to_str().unwrap_or_default(), bytes: file.contents(), captions });
+    }
+    Ok(drawings)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_drawing_has_its_names() {
+        let drawings = captioned(&["en", "fr"]).unwrap();
+        assert_eq!(drawings.len(), 240);
+        assert!(drawings.iter().all(|drawing| drawing.captions.len() == 2 && drawing.name.ends_with(".png")));
+        let apple = drawings.iter().find(|drawing| drawing.name == "1f34e.png").unwrap();
+        assert_eq!(apple.captions, ["red apple", "pomme rouge"]);
+        assert!(captioned(&["xx"]).unwrap_err().to_string().contains("xx"));
+    }
 
     #[test]
     fn the_gallery_unpacks_whole_and_twice() {

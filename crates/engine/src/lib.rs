@@ -18,6 +18,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod accuracy;
+pub mod bench;
 pub mod classify;
 mod collection;
 pub mod demo;
@@ -31,7 +33,7 @@ mod similarity;
 pub use collection::{Collection, DEFAULT_FIELD, Mode, Query};
 pub use crossmodal_models::{
     CancelToken, Content, Device, Embedder, Embedding, Input, LoadOptions, Modality, ModelEvent, ModelEvents,
-    ModelInfo, Precision, ProbabilityRule, Role, SpaceId, load, load_clip, media, registry, source, verify,
+    ModelInfo, Precision, ProbabilityRule, Role, SpaceId, compute, load, load_clip, media, quantize, registry, source, verify,
 };
 pub use crossmodal_store::{
     CollectionInfo, CompactReport, Comparison, FieldInfo, Filter, FilterPath, FilterValue, Hit, Item, ListRequest,

@@ -1,9 +1,23 @@
-//! Arithmetic on slices: distances, norms, the row-wise steps of transformers; and mapped files.
+//! Arithmetic on slices: matrix products with packed weights, attention, norms, distances, resampling; the team of threads that
+//! shares them out; mapped files.
 //!
 //! Knows no tensors, files formats or models. This is the only crate with `unsafe` code; every block carries its proof.
 
+pub mod activation;
+pub mod attention;
+mod buffer;
 pub mod distance;
 mod mapped;
-pub mod rows;
+mod matrix;
+mod norm;
+pub mod peak;
+pub mod product;
+pub mod resample;
+pub mod team;
+#[cfg(test)]
+mod testing;
 
+pub use buffer::{Buffer, Number};
 pub use mapped::MappedFile;
+pub use matrix::Matrix;
+pub use norm::Norm;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 
 use memmap2::{Mmap, MmapOptions};
@@ -47,6 +47,22 @@ impl MappedFile {
         let map = unsafe { MmapOptions::new().len(length).map(file)? };
         Ok(Self { map: Some(map) })
     }
+
+    /// Tells the system that these bytes won't be needed soon: they stop counting as this process's memory and are read from the
+    /// file again if they are needed after all. Without effect where the system has no such request.
+    pub fn release(&self, range: Range<usize>) {
+        #[cfg(target_os = "linux")]
+        if let Some(map) = self.map.as_ref().filter(|map| range.start < range.end && range.end <= map.len()) {
+            // SAFETY: the mapping is of a file and never written to, so that a dropped page comes back with the same bytes.
+            let advised = unsafe {
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.end - range.start)
+            };
+            // A refusal only means that the memory stays.
+            drop(advised);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
+    }
 }
 
 impl Deref for MappedFile {
@@ -73,5 +89,19 @@ mod tests {
         assert_eq!(&*MappedFile::open_prefix(&path, 2).unwrap(), b"ab");
         assert_eq!(&*MappedFile::open_prefix(&path, 0).unwrap(), b"");
         assert!(MappedFile::open(&dir.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn released_bytes_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bytes");
+        let bytes: Vec<u8> = (0..100_000u32).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let map = MappedFile::open(&path).unwrap();
+        for range in [0..100_000, 5..6, 4096..8192, 99_999..100_000, 7..7, 99_000..200_000] {
+            assert_eq!(&*map, &bytes[..]);
+            map.release(range);
+            assert_eq!(&*map, &bytes[..]);
+        }
     }
 }

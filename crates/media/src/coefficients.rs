@@ -6,10 +6,9 @@
 use std::f64::consts::PI;
 use std::ops::Range;
 
-use crate::Filter;
+use crossmodal_kernels::resample::{FRACTION_BITS, Windows};
 
-/// Fraction bits of the fixed-point weights for 8-bit samples.
-pub(crate) const FRACTION_BITS: u32 = 22;
+use crate::Filter;
 
 /// Weights for a range of output positions along one axis.
 pub(crate) struct Coefficients {
@@ -48,15 +47,16 @@ fn weight(filter: Filter, x: f64) -> f64 {
 }
 
 impl Coefficients {
-    /// Weights of the output positions `range` when `from` samples become `to`.
-    pub(crate) fn new(filter: Filter, from: u32, to: u32, range: Range<usize>) -> Self {
-        let scale = f64::from(from) / f64::from(to);
+    /// Weights of the output positions `range` when the part `span` of `from` samples becomes `to`. The span is all of
+    /// them but where the picture ends inside the first or last sample.
+    pub(crate) fn new(filter: Filter, from: u32, span: Range<f64>, to: u32, range: Range<usize>) -> Self {
+        let scale = (span.end - span.start) / f64::from(to);
         let stretch = scale.max(1.0);
         let reach = support(filter) * stretch;
         let reciprocal = 1.0 / stretch;
         let mut result = Self { starts: Vec::with_capacity(range.len()), weights: Vec::new(), offsets: vec![0] };
         for position in range {
-            let centre = (position as f64 + 0.5) * scale;
+            let centre = span.start + (position as f64 + 0.5) * scale;
             // Truncation towards zero, as C casts do; a negative start becomes 0 either way.
             let start = (centre - reach + 0.5).max(0.0) as usize;
             let end = ((centre + reach + 0.5) as usize).min(from as usize);
@@ -76,16 +76,25 @@ impl Coefficients {
         result
     }
 
+    /// Weights that take each sample of `range` as it is.
+    pub(crate) fn identity(range: Range<usize>) -> Self {
+        Self { weights: vec![1.0; range.len()], offsets: (0..=range.len()).collect(), starts: range.collect() }
+    }
+
+    /// The same weights for `from` samples that are stored in the other direction.
+    pub(crate) fn mirrored(mut self, from: u32) -> Self {
+        for (start, ends) in self.starts.iter_mut().zip(self.offsets.windows(2)) {
+            self.weights[ends[0]..ends[1]].reverse();
+            *start = from as usize - (*start + ends[1] - ends[0]);
+        }
+        self
+    }
+
     /// Input positions that any window touches.
     pub(crate) fn reach(&self) -> Range<usize> {
-        // Starts and ends never decrease.
-        match (self.starts.first(), self.starts.last()) {
-            (Some(&first), Some(&last)) => {
-                let count = self.offsets.len();
-                first..last + self.offsets[count - 1] - self.offsets[count - 2]
-            }
-            _ => 0..0,
-        }
+        let ends = self.windows().map(|(start, weights)| start + weights.len());
+        let start = self.starts.iter().min().copied().unwrap_or(0);
+        start..ends.max().unwrap_or(0)
     }
 
     /// The first input position and the f64 weights of each output position.
@@ -93,28 +102,16 @@ impl Coefficients {
         self.starts.iter().zip(self.offsets.windows(2)).map(|(start, ends)| (*start, &self.weights[ends[0]..ends[1]]))
     }
 
-    /// The weights in fixed point, rounded half away from zero, in the order of [`Self::windows`].
-    pub(crate) fn fixed_point(&self) -> FixedWindows {
+    /// The weights in fixed point, rounded half away from zero; input positions are counted from the start of
+    /// [`Self::reach`].
+    pub(crate) fn fixed_point(&self) -> Windows {
         let one = f64::from(1u32 << FRACTION_BITS);
         let round = |value: &f64| (value * one + if *value < 0.0 { -0.5 } else { 0.5 }) as i32;
-        FixedWindows {
-            starts: self.starts.clone(),
-            weights: self.weights.iter().map(round).collect(),
-            offsets: self.offsets.clone(),
+        let first = self.reach().start;
+        let mut windows = Windows::default();
+        for (start, weights) in self.windows() {
+            windows.push(start - first, weights.iter().map(round));
         }
-    }
-}
-
-/// [`Coefficients`] in fixed point with [`FRACTION_BITS`].
-pub(crate) struct FixedWindows {
-    starts: Vec<usize>,
-    weights: Vec<i32>,
-    offsets: Vec<usize>,
-}
-
-impl FixedWindows {
-    /// The first input position and the weights of each output position.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &[i32])> {
-        self.starts.iter().zip(self.offsets.windows(2)).map(|(start, ends)| (*start, &self.weights[ends[0]..ends[1]]))
+        windows
     }
 }

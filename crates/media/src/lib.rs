@@ -15,6 +15,7 @@ mod picture;
 mod pipeline;
 mod prep;
 mod resize;
+mod spare;
 mod thumbnail;
 
 pub use decode::{decode, decode_rgb, orientation};
@@ -22,8 +23,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use format::{ImageFormat, dimensions, sniff};
 pub use picture::{Picture, PixelMode, Transparency};
 pub use prep::{
-    AlphaRule, CenterCrop, ColourOrder, CropRounding, DecodeLimits, Filter, ImagePrep, OrientationRule, PassOrder,
-    PixelTensor, PrepOverrides, Resize, RgbPixels,
+    AlphaRule, CenterCrop, ColourOrder, CropRounding, DecodeLimits, DecodeMode, Filter, ImagePrep, OrientationRule,
+    PassOrder, PixelTensor, PrepOverrides, Resize, RgbPixels,
 };
 pub use resize::{Region, resize};
 pub use thumbnail::thumbnail;

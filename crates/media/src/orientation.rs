@@ -91,48 +91,65 @@ pub(crate) fn xmp_orientation(xmp: &[u8]) -> Option<u8> {
     })
 }
 
-/// Turns `picture` upright. Orientations other than 2 to 8 leave it as it is.
-pub(crate) fn upright(picture: Picture, orientation: u8) -> Picture {
-    let (right, bottom) = (picture.width as usize - 1, picture.height as usize - 1);
-    // The source of the pixel at x to the right and y down.
-    match orientation {
-        2 => turned(picture, false, |x, y| (right - x, y)),
-        3 => turned(picture, false, |x, y| (right - x, bottom - y)),
-        4 => turned(picture, false, |x, y| (x, bottom - y)),
-        5 => turned(picture, true, |x, y| (y, x)),
-        6 => turned(picture, true, |x, y| (y, bottom - x)),
-        7 => turned(picture, true, |x, y| (right - y, bottom - x)),
-        8 => turned(picture, true, |x, y| (right - y, x)),
-        _ => picture,
-    }
+/// How stored pixels are turned to stand upright: rows and columns change places, then each axis may be mirrored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Turn {
+    /// Whether rows and columns change places.
+    pub(crate) swap: bool,
+    /// Whether the upright picture's columns run against the stored direction.
+    pub(crate) mirror_x: bool,
+    /// Whether the upright picture's rows run against the stored direction.
+    pub(crate) mirror_y: bool,
 }
 
-fn turned(picture: Picture, swap_sides: bool, source: impl Fn(usize, usize) -> (usize, usize)) -> Picture {
-    match picture.mode.bytes() {
-        1 => turned_pixels::<1>(picture, swap_sides, source),
-        2 => turned_pixels::<2>(picture, swap_sides, source),
-        3 => turned_pixels::<3>(picture, swap_sides, source),
-        _ => turned_pixels::<4>(picture, swap_sides, source),
-    }
-}
-
-fn turned_pixels<const N: usize>(
-    picture: Picture,
-    swap_sides: bool,
-    source: impl Fn(usize, usize) -> (usize, usize),
-) -> Picture {
-    let (pixels, _) = picture.data.as_chunks::<N>();
-    let stride = picture.width as usize;
-    let (mut width, mut height) = (picture.width, picture.height);
-    if swap_sides {
-        std::mem::swap(&mut width, &mut height);
-    }
-    let mut data = Vec::with_capacity(picture.data.len());
-    for y in 0..height as usize {
-        for x in 0..width as usize {
-            let (from_x, from_y) = source(x, y);
-            data.extend_from_slice(&pixels[from_y * stride + from_x]);
+impl Turn {
+    /// What an EXIF orientation asks for; nothing but for 2 to 8.
+    pub(crate) fn new(orientation: u8) -> Self {
+        Self {
+            swap: matches!(orientation, 5..=8),
+            mirror_x: matches!(orientation, 2 | 3 | 6 | 7),
+            mirror_y: matches!(orientation, 3 | 4 | 7 | 8),
         }
     }
-    picture.with_pixels(width, height, data)
+
+    /// Whether pixels stay where they are.
+    pub(crate) fn is_none(self) -> bool {
+        self == Self::default()
+    }
+
+    /// Width and height of the upright picture, or back.
+    pub(crate) fn sides(self, (width, height): (u32, u32)) -> (u32, u32) {
+        if self.swap { (height, width) } else { (width, height) }
+    }
+
+    /// The picture, upright.
+    pub(crate) fn apply(self, picture: &Picture) -> Picture {
+        match picture.mode.bytes() {
+            1 => self.turned::<1>(picture),
+            2 => self.turned::<2>(picture),
+            3 => self.turned::<3>(picture),
+            _ => self.turned::<4>(picture),
+        }
+    }
+
+    fn turned<const N: usize>(self, picture: &Picture) -> Picture {
+        let (pixels, _) = picture.data.as_chunks::<N>();
+        let stride = picture.width as usize;
+        let (width, height) = self.sides((picture.width, picture.height));
+        let mut data = Vec::with_capacity(picture.data.len());
+        for y in 0..height as usize {
+            let y = if self.mirror_y { height as usize - 1 - y } else { y };
+            for x in 0..width as usize {
+                let x = if self.mirror_x { width as usize - 1 - x } else { x };
+                data.extend_from_slice(&pixels[if self.swap { x * stride + y } else { y * stride + x }]);
+            }
+        }
+        picture.with_pixels(width, height, data)
+    }
+}
+
+/// Turns `picture` upright. Orientations other than 2 to 8 leave it as it is.
+pub(crate) fn upright(picture: Picture, orientation: u8) -> Picture {
+    let turn = Turn::new(orientation);
+    if turn.is_none() { picture } else { turn.apply(&picture) }
 }

@@ -2,11 +2,13 @@
 
 use std::ops::Range;
 
-use crate::decode::decode_oriented;
+use crate::decode::{Decoded, Purpose, decode_for};
+use crate::orientation::Turn;
 use crate::picture::Picture;
-use crate::resize::{Region, resize};
+use crate::resize::{Region, Source, resize};
 use crate::{
-    CenterCrop, ColourOrder, CropRounding, Error, ImagePrep, PixelMode, PixelTensor, Resize, Result, RgbPixels,
+    CenterCrop, ColourOrder, CropRounding, DecodeMode, Error, ImagePrep, OrientationRule, PixelMode, PixelTensor,
+    Resize, Result, RgbPixels, orientation, spare,
 };
 
 /// Longest side that a picture is resized to; a line of pixels would otherwise become billions of columns.
@@ -121,7 +123,17 @@ impl ImagePrep {
     /// As [`decode`](crate::decode); [`Error::TooLarge`] too if the resized picture would be over the limits and isn't
     /// cropped.
     pub fn apply(&self, bytes: &[u8]) -> Result<RgbPixels> {
-        self.apply_to(decode_oriented(bytes, &self.limits, self.orientation)?)
+        let purpose = Purpose { resize: self.resize, orientation: self.orientation };
+        let purpose = match self.decode {
+            DecodeMode::Exact => None,
+            DecodeMode::Fast => Some(&purpose),
+        };
+        let decoded = decode_for(bytes, &self.limits, purpose)?;
+        let turn = match self.orientation {
+            OrientationRule::Ignore => Turn::default(),
+            OrientationRule::Exif => Turn::new(orientation(bytes)?),
+        };
+        self.apply_to_decoded(decoded, turn)
     }
 
     /// [`Self::apply`] for a picture that is already decoded and upright.
@@ -129,24 +141,31 @@ impl ImagePrep {
     /// # Errors
     /// [`Error::TooLarge`] if the resized picture would be over the limits and isn't cropped.
     pub fn apply_to(&self, picture: Picture) -> Result<RgbPixels> {
+        self.apply_to_decoded(Decoded::whole(picture), Turn::default())
+    }
+
+    fn apply_to_decoded(&self, decoded: Decoded, turn: Turn) -> Result<RgbPixels> {
+        let Decoded { picture, reduction, full } = decoded;
         let convert = |picture: &Picture| picture.to_rgb_with(self.alpha);
         let picture = match self.colour_order {
             ColourOrder::BeforeResize => picture.into_rgb(convert),
             ColourOrder::AfterResize => picture,
         };
-        let Picture { width, height, data, .. } = self.shape(&picture)?.into_rgb(convert);
+        let shaped = self.shape(&Source { picture: &picture, turn, reduction, full })?;
+        spare::give_back(picture.data);
+        let Picture { width, height, data, .. } = shaped.into_rgb(convert);
         Ok(RgbPixels { width, height, data })
     }
 
-    /// Resizes, pads and crops.
-    fn shape(&self, picture: &Picture) -> Result<Picture> {
-        let size = self.resize.target((picture.width, picture.height));
+    /// Turns upright, resizes, pads and crops.
+    fn shape(&self, source: &Source<'_>) -> Result<Picture> {
+        let size = self.resize.target(source.turn.sides(source.full));
         let longest = size.0.max(size.1);
         if longest > MAX_RESIZED_SIDE {
             let what = "a side in pixels of the resized picture".to_owned();
             return Err(Error::TooLarge { what, found: longest.into(), limit: MAX_RESIZED_SIDE.into() });
         }
-        let part = |region: &Region| resize(picture, size, region, self.filter, self.pass_order);
+        let part = |region: &Region| source.resize(size, region, self.filter, self.pass_order);
         if let Resize::Longest { width, height, fill } = self.resize {
             // OpenCLIP's padding: the smaller half on the top and left.
             let canvas = CenterCrop { width, height, rounding: CropRounding::HalfEven };

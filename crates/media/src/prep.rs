@@ -127,6 +127,17 @@ impl Default for DecodeLimits {
     }
 }
 
+/// Whether a picture is decoded in full before it is resized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum DecodeMode {
+    /// Every pixel is decoded, as the references do.
+    #[default]
+    Exact,
+    /// JPEGs that will shrink a lot are decoded to a half, a quarter or an eighth of their sides, as long as both are still
+    /// at least twice as long as what they are resized to. Faster; the resized pixels differ a little.
+    Fast,
+}
+
 /// How a picture becomes a model's input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImagePrep {
@@ -144,6 +155,8 @@ pub struct ImagePrep {
     pub orientation: OrientationRule,
     /// Order of the resizer's passes.
     pub pass_order: PassOrder,
+    /// Whether everything is decoded.
+    pub decode: DecodeMode,
     /// Factor from bytes to numbers, usually 1/255; `None` leaves 0 to 255.
     pub rescale: Option<f64>,
     /// Mean and standard deviation of each channel after rescaling; `None` leaves values as they are.
@@ -161,6 +174,8 @@ pub struct PrepOverrides {
     pub orientation: Option<OrientationRule>,
     /// Another order of passes.
     pub pass_order: Option<PassOrder>,
+    /// Whether everything is decoded.
+    pub decode: Option<DecodeMode>,
     /// Other limits.
     pub limits: Option<DecodeLimits>,
 }
@@ -169,23 +184,39 @@ impl ImagePrep {
     /// This preparation with the user's departures applied.
     #[must_use]
     pub fn with(mut self, overrides: &PrepOverrides) -> Self {
-        let PrepOverrides { alpha, orientation, pass_order, limits } = *overrides;
+        let PrepOverrides { alpha, orientation, pass_order, decode, limits } = *overrides;
         self.alpha = alpha.unwrap_or(self.alpha);
         self.orientation = orientation.unwrap_or(self.orientation);
         self.pass_order = pass_order.unwrap_or(self.pass_order);
+        self.decode = decode.unwrap_or(self.decode);
         self.limits = limits.unwrap_or(self.limits);
         self
     }
 
     /// A short string that differs whenever the pixels could: everything but the limits.
     pub fn fingerprint(&self) -> String {
-        let Self { resize, filter, crop, colour_order, alpha, orientation, pass_order, rescale, normalise, limits: _ } =
-            self;
+        let Self {
+            resize,
+            filter,
+            crop,
+            colour_order,
+            alpha,
+            orientation,
+            pass_order,
+            decode,
+            rescale,
+            normalise,
+            limits: _,
+        } = self;
         let mut text = String::new();
         let _ = write!(
             text,
             "{resize:?} {filter:?} {crop:?} {colour_order:?} {alpha:?} {orientation:?} {pass_order:?} {rescale:?} {normalise:?}"
         );
+        // Collections know the strings that were written before there was a choice.
+        if *decode != DecodeMode::Exact {
+            let _ = write!(text, " {decode:?}");
+        }
         text
     }
 }

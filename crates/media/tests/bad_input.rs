@@ -5,8 +5,8 @@ mod golden;
 use std::time::{Duration, Instant};
 
 use crossmodal_media::{
-    AlphaRule, CenterCrop, ColourOrder, CropRounding, DecodeLimits, Error, ErrorKind, Filter, ImageFormat, ImagePrep,
-    OrientationRule, PassOrder, Resize, decode, dimensions, orientation, sniff, thumbnail,
+    AlphaRule, CenterCrop, ColourOrder, CropRounding, DecodeLimits, DecodeMode, Error, ErrorKind, Filter, ImageFormat,
+    ImagePrep, OrientationRule, PassOrder, Resize, decode, dimensions, orientation, sniff, thumbnail,
 };
 use golden::Golden;
 
@@ -23,6 +23,7 @@ fn prep(side: u32) -> ImagePrep {
         alpha: AlphaRule::Drop,
         orientation: OrientationRule::Ignore,
         pass_order: PassOrder::Pillow13,
+        decode: DecodeMode::Exact,
         rescale: Some(1.0 / 255.0),
         normalise: None,
         limits: DecodeLimits::default(),

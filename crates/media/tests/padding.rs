@@ -3,8 +3,8 @@
 //! `ResizeKeepRatio` and `center_crop_or_pad`.
 
 use crossmodal_media::{
-    AlphaRule, CenterCrop, ColourOrder, CropRounding, DecodeLimits, Filter, ImagePrep, OrientationRule, PassOrder,
-    Picture, PixelMode, Resize,
+    AlphaRule, CenterCrop, ColourOrder, CropRounding, DecodeLimits, DecodeMode, Filter, ImagePrep, OrientationRule,
+    PassOrder, Picture, PixelMode, Resize,
 };
 
 fn prep(resize: Resize, crop: Option<CenterCrop>) -> ImagePrep {
@@ -16,6 +16,7 @@ fn prep(resize: Resize, crop: Option<CenterCrop>) -> ImagePrep {
         alpha: AlphaRule::Drop,
         orientation: OrientationRule::Ignore,
         pass_order: PassOrder::Pillow13,
+        decode: DecodeMode::Exact,
         rescale: None,
         normalise: None,
         limits: DecodeLimits::default(),

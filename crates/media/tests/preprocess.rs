@@ -4,8 +4,8 @@
 mod golden;
 
 use crossmodal_media::{
-    AlphaRule, CenterCrop, ColourOrder, CropRounding, DecodeLimits, Filter, ImagePrep, OrientationRule, PassOrder,
-    Resize, RgbPixels, decode, decode_rgb,
+    AlphaRule, CenterCrop, ColourOrder, CropRounding, DecodeLimits, DecodeMode, Filter, ImagePrep, OrientationRule,
+    PassOrder, Resize, RgbPixels, decode, decode_rgb,
 };
 use golden::Golden;
 use serde_json::Value;
@@ -25,6 +25,7 @@ fn route(name: &str, side: u32, pass_order: PassOrder) -> ImagePrep {
         alpha: AlphaRule::Drop,
         orientation: OrientationRule::Ignore,
         pass_order,
+        decode: DecodeMode::Exact,
         rescale: Some(1.0 / 255.0),
         normalise: Some((MEAN, DEVIATION)),
         limits: DecodeLimits::default(),

@@ -15,13 +15,9 @@ use crate::progress::CancelToken;
 use crate::space::{self, SpaceId};
 use crate::tokenizer::Tokenizer;
 use crate::towers::text::{TextPool, TextTransformer};
-use crate::towers::vit::VisionTransformer;
+use crate::towers::vit::{Pictures, VisionTransformer};
 use crate::towers::{Parameters, Trace};
 use crate::weights::CanonicalWeights;
-
-/// Most pictures or texts that go through a tower at a time: beyond it, activations leave the processor's caches and
-/// memory grows while nothing gets faster.
-const MICRO_BATCH: usize = 16;
 
 /// A plain English text on which all tokenizers of one vocabulary agree. Its ids stand for the vocabulary in space ids.
 const VOCABULARY_PROBE: &str = "a photo of the quick brown fox jumps over lazy dogs, 0123456789 and some more words: \
@@ -33,11 +29,12 @@ pub struct ClipModel {
     config: ClipConfig,
     prep: ImagePrep,
     tokenizer: Tokenizer,
-    weights: CanonicalWeights,
+    weights: Arc<CanonicalWeights>,
     info: ModelInfo,
     cache_dir: Option<std::path::PathBuf>,
     device: Device,
     trainable: bool,
+    precision: Precision,
     vision: Mutex<Option<Arc<VisionTransformer>>>,
     text: Mutex<Option<Arc<TextTransformer>>>,
     space: Mutex<Option<SpaceId>>,
@@ -67,16 +64,20 @@ impl ClipModel {
         options: &LoadOptions,
     ) -> Self {
         let prep = config.prep.clone().with(&options.prep);
-        let info = describe(&config, &prep, &tokenizer, &weights, origin, options.precision);
+        let stored = if weights.is_quantised() { Precision::Int8 } else { Precision::Fp32 };
+        // Gradients are in floating point, whatever the weights come from.
+        let precision = if options.trainable { Precision::Fp32 } else { options.precision.unwrap_or(stored) };
+        let info = describe(&config, &prep, &tokenizer, &weights, origin, precision);
         Self {
             config,
             prep,
             tokenizer,
-            weights,
+            weights: Arc::new(weights),
             info,
             cache_dir: options.cache_dir.clone().or_else(crate::options::default_cache_dir),
             device: Device::Cpu,
             trainable: options.trainable,
+            precision,
             vision: Mutex::new(None),
             text: Mutex::new(None),
             space: Mutex::new(None),
@@ -132,7 +133,8 @@ impl ClipModel {
     }
 
     fn parameters(&self) -> Parameters<'_> {
-        Parameters { weights: &self.weights, device: &self.device, trainable: self.trainable }
+        let Self { weights, device, trainable, precision, .. } = self;
+        Parameters { weights, device, trainable: *trainable, precision: *precision }
     }
 
     /// The identity of the weights, whatever layout and precision they are in; what a derived copy carries under
@@ -142,6 +144,11 @@ impl ClipModel {
     /// Tensors that can't be decoded.
     pub fn weights_id(&self) -> Result<SpaceId> {
         space::weights_id(&self.weights)
+    }
+
+    /// The weights under canonical names.
+    pub(crate) fn weights(&self) -> &CanonicalWeights {
+        &self.weights
     }
 
     /// A scalar of the checkpoint, for example `logit_scale`.
@@ -204,18 +211,42 @@ impl ClipModel {
         Ok(())
     }
 
-    fn encode_pixels(&self, batch: &[PixelTensor]) -> Result<Tensor> {
-        let (height, width) = (batch[0].height as usize, batch[0].width as usize);
-        let pixels: Vec<f32> = batch.iter().flat_map(|pixels| &pixels.data).copied().collect();
-        let pixels = Tensor::from_vec(pixels, (batch.len(), 3, height, width), &self.device)?;
-        self.vision()?.forward(&pixels)
+    /// Embeds pictures that were prepared by [`ImagePrep::tensor`](crossmodal_media::ImagePrep::tensor): un-normalised vectors of length
+    /// [`dimension`](Embedder::dimension), in order. Any number at a time.
+    ///
+    /// # Errors
+    /// Weights that can't be loaded, pictures smaller than a patch, or a raised `cancel` token.
+    pub fn encode_pixels(&self, pictures: &[PixelTensor], cancel: &CancelToken) -> Result<Vec<Vec<f32>>> {
+        let tower = self.vision()?;
+        let size = |picture: &PixelTensor| (picture.height as usize, picture.width as usize);
+        let mut results = vec![Vec::new(); pictures.len()];
+        let mut rest: Vec<usize> = (0..pictures.len()).collect();
+        // Nearly always all are of one size.
+        while let Some(first) = rest.first() {
+            let (height, width) = size(&pictures[*first]);
+            let (these, others): (Vec<usize>, Vec<usize>) =
+                rest.iter().partition(|place| size(&pictures[**place]) == (height, width));
+            let pixels: Vec<&[f32]> = these.iter().map(|place| pictures[*place].data.as_slice()).collect();
+            let vectors = tower.encode(Pictures { pixels: &pixels, height, width }, cancel)?;
+            these.into_iter().zip(vectors).for_each(|(place, vector)| results[place] = vector);
+            rest = others;
+        }
+        Ok(results)
     }
 
-    fn encode_tokens(&self, batch: &[Vec<u32>]) -> Result<Tensor> {
-        let longest = batch.iter().map(Vec::len).max().unwrap_or(0);
-        let length = if self.config.text.needs_padding() { self.tokenizer.context_length() } else { longest };
-        let ids: Vec<Vec<u32>> = batch.iter().map(|ids| self.tokenizer.padded(ids, length)).collect();
-        self.text()?.forward(&ids)
+    /// Embeds token ids as [`Tokenizer::encode`] gives them: un-normalised vectors of length [`dimension`](Embedder::dimension), in
+    /// order. Any number of texts of any lengths at a time; beginnings that several of them share are computed once.
+    ///
+    /// # Errors
+    /// Weights that can't be loaded, a text that is empty or too long, ids beyond the vocabulary, or a raised `cancel` token.
+    pub fn encode_tokens(&self, texts: &[Vec<u32>], cancel: &CancelToken) -> Result<Vec<Vec<f32>>> {
+        let tower = self.text()?;
+        if !self.config.text.needs_padding() {
+            return tower.encode(texts, cancel);
+        }
+        let length = self.tokenizer.context_length();
+        let padded: Vec<Vec<u32>> = texts.iter().map(|ids| self.tokenizer.padded(ids, length)).collect();
+        tower.encode(&padded, cancel)
     }
 }
 
@@ -301,6 +332,7 @@ impl Embedder for ClipModel {
                 Ok(Prepared {
                     modality: Modality::Image,
                     cost,
+                    nominal_flops: self.config.vision.nominal_flops(self.config.embed_dim),
                     truncated: false,
                     data: Box::new(ClipData::Pixels(pixels)),
                 })
@@ -311,6 +343,7 @@ impl Embedder for ClipModel {
                 Ok(Prepared {
                     modality: Modality::Text,
                     cost,
+                    nominal_flops: self.config.text.nominal_flops(cost, self.config.embed_dim),
                     truncated,
                     data: Box::new(ClipData::Tokens(encoded.ids)),
                 })
@@ -340,10 +373,21 @@ impl Embedder for ClipModel {
                 Err(_) => return Err(Error::Input("an input prepared by another model reached this one".into())),
             }
         }
-        // Texts of similar length share a micro-batch, so that little is padded.
-        texts.sort_by_key(|(_, ids)| ids.len());
-        run(pictures, cancel, &mut results, |batch| self.encode_pixels(batch))?;
-        run(texts, cancel, &mut results, |batch| self.encode_tokens(batch))?;
+        let ((picture_places, pictures), (text_places, texts)): ((Vec<usize>, Vec<_>), (Vec<usize>, Vec<_>)) =
+            (pictures.into_iter().unzip(), texts.into_iter().unzip());
+        // A tower that has nothing to do isn't loaded.
+        let mut put = |places: Vec<usize>, vectors: Vec<Vec<f32>>| {
+            for (place, native) in places.into_iter().zip(vectors) {
+                results[place] = Some(Embedding::from_native(native)?);
+            }
+            Ok::<_, Error>(())
+        };
+        if !pictures.is_empty() {
+            put(picture_places, self.encode_pixels(&pictures, cancel)?)?;
+        }
+        if !texts.is_empty() {
+            put(text_places, self.encode_tokens(&texts, cancel)?)?;
+        }
         let results = results.into_iter().flatten().zip(truncated);
         Ok(results.map(|(embedding, truncated)| Embedding { truncated, ..embedding }).collect())
     }
@@ -355,26 +399,6 @@ impl Embedder for ClipModel {
         let probability = if self.config.logit_bias { ProbabilityRule::Sigmoid } else { ProbabilityRule::Softmax };
         Ok(Some(LogitRule { scale, bias, probability }))
     }
-}
-
-/// Sends `items` through `encode` in micro-batches and puts each result in its place.
-fn run<T>(
-    items: Vec<(usize, T)>,
-    cancel: &CancelToken,
-    results: &mut [Option<Embedding>],
-    encode: impl Fn(&[T]) -> Result<Tensor>,
-) -> Result<()> {
-    let (places, items): (Vec<usize>, Vec<T>) = items.into_iter().unzip();
-    for (places, items) in places.chunks(MICRO_BATCH).zip(items.chunks(MICRO_BATCH)) {
-        if cancel.is_cancelled() {
-            return Err(Error::Cancelled);
-        }
-        let rows: Vec<Vec<f32>> = encode(items)?.to_vec2()?;
-        for (place, native) in places.iter().zip(rows) {
-            results[*place] = Some(Embedding::from_native(native)?);
-        }
-    }
-    Ok(())
 }
 
 /// What all names of a checkpoint begin with, found by a name that every checkpoint of the layout has.

@@ -2,6 +2,8 @@
 
 use std::any::Any;
 
+use rayon::prelude::*;
+
 use crate::error::{Error, Result};
 use crate::info::ModelInfo;
 use crate::input::{Input, Modality};
@@ -41,6 +43,9 @@ pub struct Prepared {
     pub modality: Modality,
     /// How much work the item is, in the model's own unit (tokens, patches); a batcher may group by it.
     pub cost: usize,
+    /// Floating-point operations of a straightforward evaluation: every layer for every token, multiplications and additions counted
+    /// apart. What an implementation needn't compute counts all the same.
+    pub nominal_flops: f64,
     /// Whether the input was longer than the model reads and was cut.
     pub truncated: bool,
     /// The family's own data.
@@ -122,7 +127,8 @@ pub trait Embedder: Send + Sync {
     /// # Errors
     /// The first error of [`prepare`](Self::prepare) or of [`encode`](Self::encode).
     fn embed(&self, inputs: &[Input]) -> Result<Vec<Embedding>> {
-        let prepared = inputs.iter().map(|input| self.prepare(input)).collect::<Result<Vec<_>>>()?;
+        let prepared: Vec<Result<Prepared>> = inputs.par_iter().map(|input| self.prepare(input)).collect();
+        let prepared = prepared.into_iter().collect::<Result<Vec<_>>>()?;
         self.encode(prepared, &CancelToken::new())
     }
 }

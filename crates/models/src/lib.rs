@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod clip;
+pub mod compute;
 pub mod config;
 mod embedder;
 mod error;
@@ -14,6 +15,7 @@ mod input;
 mod load;
 mod options;
 mod progress;
+pub mod quantize;
 pub mod registry;
 pub mod source;
 mod space;

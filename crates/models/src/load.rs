@@ -62,8 +62,16 @@ fn load_located(located: &Located, options: &LoadOptions) -> Result<Arc<dyn Embe
 /// # Errors
 /// As [`load`], and a model of another family.
 pub fn load_clip(name: &str, options: &LoadOptions) -> Result<ClipModel> {
+    Ok(locate_clip(name, options)?.1)
+}
+
+/// As [`load_clip`], with the files that the model was made from.
+pub(crate) fn locate_clip(name: &str, options: &LoadOptions) -> Result<(Located, ClipModel)> {
     let located = resolve(&ModelName::parse(name)?, options)?;
-    load_located_clip(&located, options).map_err(|error| explained(&located, error))
+    match load_located_clip(&located, options) {
+        Ok(model) => Ok((located, model)),
+        Err(error) => Err(explained(&located, error)),
+    }
 }
 
 fn load_located_clip(located: &Located, options: &LoadOptions) -> Result<ClipModel> {
@@ -201,7 +209,8 @@ fn with_open_clip_names(
     Ok(ClipModel::new(config, tokenizer, weights, origin(located), options))
 }
 
-fn anchor(checkpoint: &Checkpoint, name: &str) -> Result<String> {
+/// What the names of a checkpoint begin with, found by a name that every one of its layout has.
+pub(crate) fn anchor(checkpoint: &Checkpoint, name: &str) -> Result<String> {
     let names = checkpoint.names();
     prefix_of(names, name)
         .ok_or_else(|| Error::tensor(checkpoint.path(), name, "is missing: not the weights of this model"))

@@ -25,6 +25,9 @@ pub enum Precision {
     /// 32-bit floating point.
     #[default]
     Fp32,
+    /// Linear layers of transformer blocks in 8-bit integers, with a scale per output and one per row of activations; the rest in
+    /// 32-bit floating point. About twice as fast on a processor, and a quarter of the size.
+    Int8,
 }
 
 impl Precision {
@@ -32,6 +35,7 @@ impl Precision {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Fp32 => "fp32",
+            Self::Int8 => "int8",
         }
     }
 }
@@ -41,9 +45,9 @@ impl Precision {
 pub struct LoadOptions {
     /// Where the model runs.
     pub device: Device,
-    /// The arithmetic it runs in.
-    pub precision: Precision,
-    /// Whether parameters become variables, so that gradients can be asked for. Slower.
+    /// The arithmetic it runs in; `None` means what the checkpoint is stored for: int8 where it is quantised, else fp32.
+    pub precision: Option<Precision>,
+    /// Whether parameters become variables, so that gradients can be asked for. Slower, and fp32 only.
     pub trainable: bool,
     /// Departures from the checkpoint's own image preparation.
     pub prep: PrepOverrides,

@@ -24,6 +24,14 @@ impl CancelToken {
     pub fn is_cancelled(&self) -> bool {
         self.raised.load(Ordering::SeqCst)
     }
+
+    /// Fails once the token is raised.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`](crate::Error::Cancelled).
+    pub fn check(&self) -> crate::Result<()> {
+        if self.is_cancelled() { Err(crate::Error::Cancelled) } else { Ok(()) }
+    }
 }
 
 /// What happens while a model is fetched and loaded.

@@ -15,6 +15,7 @@ use crate::clip::ClipModel;
 use crate::embedder::Embedder;
 use crate::error::{Error, Result};
 use crate::input::Input;
+use crate::towers::TracedStage;
 
 /// Factor on the reference's own float noise.
 const NOISE_FACTOR: f64 = 10.0;
@@ -26,8 +27,11 @@ const FLOOR: f64 = 1e-5;
 pub struct Stage {
     /// Name of the golden tensor, with `(embedded)` after it where it was reached through the ordinary interface.
     pub stage: String,
-    /// Number of rows compared: texts, pictures.
+    /// Number of items compared: texts, pictures.
     pub items: usize,
+    /// Number of rows (vectors along the last dimension) that were compared, where the model computes only those that its result
+    /// depends on.
+    pub rows: Option<usize>,
     /// Largest absolute difference; for ids, the number of positions that differ.
     pub max_abs_difference: f64,
     /// Smallest cosine between corresponding rows; `None` for ids and scalars.
@@ -180,6 +184,7 @@ impl Comparison<'_> {
         self.stages.push(Stage {
             stage: "text/input_ids".into(),
             items: expected.len(),
+            rows: None,
             max_abs_difference: differences as f64,
             cosine: None,
             tolerance: 0.0,
@@ -222,14 +227,14 @@ impl Comparison<'_> {
     }
 
     /// Compares every stage of a trace that has a golden tensor, and the unit vectors of the last one.
-    fn trace(&mut self, prefix: &'static str, trace: &[(String, Tensor)]) {
-        for (name, tensor) in trace {
+    fn trace(&mut self, prefix: &'static str, trace: &[TracedStage]) {
+        for TracedStage { name, values, computed } in trace {
             let name = format!("{prefix}{name}");
             if self.golden.manifest.tensors.contains_key(&name) {
-                self.compare(&name, "", tensor);
+                self.compare_rows(&name, "", values, computed.as_deref());
             }
         }
-        if let Some(unit) = trace.last().and_then(|(_, projected)| crossmodal_nn::l2_normalise(projected).ok()) {
+        if let Some(unit) = trace.last().and_then(|stage| crossmodal_nn::l2_normalise(&stage.values).ok()) {
             self.compare(&format!("{prefix}normalised"), "", &unit);
             self.found.push((prefix, unit));
         }
@@ -276,15 +281,21 @@ impl Comparison<'_> {
     }
 
     fn compare(&mut self, name: &str, suffix: &str, found: &Tensor) {
+        self.compare_rows(name, suffix, found, None);
+    }
+
+    /// Compares the rows that were computed.
+    fn compare_rows(&mut self, name: &str, suffix: &str, found: &Tensor, computed: Option<&[bool]>) {
         let stage = format!("{name}{suffix}");
         let stage = match self.golden.floats(name) {
             None => Stage::failed(stage, "the golden data lacks this tensor".into()),
-            Some(expected) => match difference(&expected, found) {
+            Some(expected) => match difference(&expected, found, computed) {
                 Ok((max_abs_difference, cosine)) => {
                     let tolerance = self.golden.tolerance(name);
                     let passed = max_abs_difference <= tolerance;
                     let items = expected.dims().first().copied().unwrap_or(1);
-                    Stage { stage, items, max_abs_difference, cosine, tolerance, passed, note: None }
+                    let rows = computed.map(|computed| computed.iter().filter(|computed| **computed).count());
+                    Stage { stage, items, rows, max_abs_difference, cosine, tolerance, passed, note: None }
                 }
                 Err(note) => Stage::failed(stage, note),
             },
@@ -296,18 +307,32 @@ impl Comparison<'_> {
 impl Stage {
     fn failed(stage: String, note: String) -> Self {
         let max_abs_difference = f64::INFINITY;
-        Self { stage, items: 0, max_abs_difference, cosine: None, tolerance: 0.0, passed: false, note: Some(note) }
+        Self { stage, items: 0, rows: None, max_abs_difference, cosine: None, tolerance: 0.0, passed: false, note: Some(note) }
     }
 }
 
-/// Largest absolute difference and smallest cosine of rows. NaN counts as infinitely different.
-fn difference(expected: &Tensor, found: &Tensor) -> std::result::Result<(f64, Option<f64>), String> {
+/// Largest absolute difference and smallest cosine of items, over the rows that were computed. NaN counts as infinitely different.
+fn difference(
+    expected: &Tensor,
+    found: &Tensor,
+    computed: Option<&[bool]>,
+) -> std::result::Result<(f64, Option<f64>), String> {
     if expected.dims() != found.dims() {
         return Err(format!("has shape {:?}, expected {:?}", found.dims(), expected.dims()));
     }
     let flat =
         |tensor: &Tensor| tensor.flatten_all().and_then(|t| t.to_vec1::<f32>()).map_err(|error| error.to_string());
-    let (a, b) = (flat(expected)?, flat(found)?);
+    let (mut a, mut b) = (flat(expected)?, flat(found)?);
+    if let Some(computed) = computed {
+        let width = expected.dims().last().copied().unwrap_or(0);
+        if a.len() != width * computed.len() || !computed.contains(&true) {
+            return Err(format!("{} rows of shape {:?} were said to be computed", computed.len(), expected.dims()));
+        }
+        for (row, _) in computed.iter().enumerate().filter(|(_, computed)| !**computed) {
+            a[row * width..(row + 1) * width].fill(0.0);
+            b[row * width..(row + 1) * width].fill(0.0);
+        }
+    }
     let gap = |(a, b): (&f32, &f32)| {
         let gap = (f64::from(*a) - f64::from(*b)).abs();
         if gap.is_nan() { f64::INFINITY } else { gap }

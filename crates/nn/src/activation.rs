@@ -1,7 +1,7 @@
 //! The non-linearities of transformer MLPs. Which one a checkpoint needs is a fact of its configuration.
 
 use candle_core::{Result, Tensor};
-use crossmodal_kernels::rows::Nonlinearity;
+use crossmodal_kernels::activation::Nonlinearity;
 
 /// The non-linearity between the two halves of an MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,7 +25,7 @@ impl Activation {
     }
 
     /// The kernel that computes it.
-    pub(crate) fn kernel(self) -> Nonlinearity {
+    pub fn kernel(self) -> Nonlinearity {
         match self {
             Self::QuickGelu => Nonlinearity::QuickGelu,
             Self::Gelu => Nonlinearity::Gelu,

@@ -1,9 +1,7 @@
 //! Multi-head self-attention.
 
 use candle_core::{D, DType, Device, Result, Tensor};
-use crossmodal_kernels::rows::{self, HeadShape};
 
-use crate::fused::{Plain, in_place};
 use crate::linear::Linear;
 
 /// Which positions a position may attend to.
@@ -61,7 +59,7 @@ pub fn softmax_last_dim(x: &Tensor) -> Result<Tensor> {
 #[derive(Debug, Clone)]
 pub struct SelfAttention {
     qkv: Linear,
-    pub(crate) out: Linear,
+    out: Linear,
     heads: usize,
 }
 
@@ -77,25 +75,8 @@ impl SelfAttention {
     /// # Errors
     /// A width that doesn't fit.
     pub fn forward(&self, x: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
-        self.out.forward(&self.mix(x, mask)?)
-    }
-
-    /// The mixed values before the output projection.
-    pub(crate) fn mix(&self, x: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
         let (batch, tokens, width) = x.dims3()?;
-        let shape = HeadShape { batch, tokens, heads: self.heads, head_width: width / self.heads };
-        let packed = self.qkv.product(x)?;
-        match (mask, Plain::of(&packed), Plain::maybe(self.qkv.bias())) {
-            (AttentionMask::Full | AttentionMask::Causal, Some(packed), Some(bias)) => {
-                let causal = matches!(mask, AttentionMask::Causal);
-                fused_mix(packed.slice(), bias.as_ref().map(Plain::slice), shape, causal, x.device())
-            }
-            _ => self.plain_mix(x, mask, shape),
-        }
-    }
-
-    fn plain_mix(&self, x: &Tensor, mask: &AttentionMask, shape: HeadShape) -> Result<Tensor> {
-        let HeadShape { batch, tokens, heads, head_width } = shape;
+        let (heads, head_width) = (self.heads, width / self.heads);
         let qkv = self.qkv.forward(x)?.reshape((batch, tokens, 3, heads, head_width))?.permute((2, 0, 3, 1, 4))?;
         let [q, k, v] = [0, 1, 2].map(|part| qkv.get(part).and_then(|t| t.contiguous()));
         let q = (q? * (head_width as f64).powf(-0.5))?;
@@ -105,24 +86,6 @@ impl SelfAttention {
             Some(mask) => scores.broadcast_add(&mask)?,
         };
         let mixed = softmax_last_dim(&scores)?.matmul(&v?)?;
-        mixed.transpose(1, 2)?.reshape((batch, tokens, heads * head_width))
+        self.out.forward(&mixed.transpose(1, 2)?.reshape((batch, tokens, width))?)
     }
-}
-
-/// Attention over packed projections without materialising a mask.
-fn fused_mix(packed: &[f32], bias: Option<&[f32]>, shape: HeadShape, causal: bool, device: &Device) -> Result<Tensor> {
-    let HeadShape { batch, tokens, heads, head_width } = shape;
-    let part = |part: usize, scale: f32| {
-        let values = rows::unpack_heads(packed, bias, part, scale, shape);
-        Tensor::from_vec(values, (batch * heads, tokens, head_width), device)
-    };
-    let q = part(0, (head_width as f32).powf(-0.5))?;
-    let scores = q.matmul(&part(1, 1.0)?.transpose(1, 2)?)?;
-    in_place(&scores, |scores| rows::attention_softmax(scores, tokens, causal))?;
-    let mixed = scores.matmul(&part(2, 1.0)?)?;
-    let mixed = match Plain::of(&mixed) {
-        Some(mixed) => rows::merge_heads(mixed.slice(), shape),
-        None => candle_core::bail!("a matrix product of contiguous tensors isn't contiguous"),
-    };
-    Tensor::from_vec(mixed, (batch, tokens, heads * head_width), device)
 }

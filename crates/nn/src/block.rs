@@ -25,13 +25,6 @@ pub struct Mlp {
     pub fc2: Linear,
 }
 
-impl Mlp {
-    /// The hidden layer after the non-linearity.
-    fn hidden(&self, x: &Tensor) -> Result<Tensor> {
-        self.fc1.forward_activated(x, self.activation)
-    }
-}
-
 /// `x += scale1(attention(norm1(x))); x += scale2(mlp(norm2(x)))`.
 #[derive(Debug, Clone)]
 pub struct TransformerBlock {
@@ -55,23 +48,34 @@ impl TransformerBlock {
     /// # Errors
     /// A width that doesn't fit.
     pub fn forward(&self, x: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
-        let mixed = self.attention.mix(&self.norm1.forward(x)?, mask)?;
-        let x = self.attention.out.forward_onto(&mixed, x, gain(self.scale1.as_ref()))?;
-        let hidden = self.mlp.hidden(&self.norm2.forward(&x)?)?;
-        self.mlp.fc2.forward_onto(&hidden, &x, gain(self.scale2.as_ref()))
+        let branch = self.attention.forward(&self.norm1.forward(x)?, mask)?;
+        let x = (x + scaled(branch, self.scale1.as_ref())?)?;
+        let Mlp { fc1, activation, fc2 } = &self.mlp;
+        let branch = fc2.forward(&activation.forward(&fc1.forward(&self.norm2.forward(&x)?)?)?)?;
+        x + scaled(branch, self.scale2.as_ref())?
     }
 }
 
-fn gain(scale: Option<&LayerScale>) -> Option<&Tensor> {
-    scale.map(|LayerScale(gain)| gain)
+fn scaled(branch: Tensor, scale: Option<&LayerScale>) -> Result<Tensor> {
+    match scale {
+        Some(LayerScale(gain)) => branch.broadcast_mul(gain),
+        None => Ok(branch),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use candle_core::{Device, Var};
+    use crossmodal_kernels::attention::Sequence;
+    use crossmodal_kernels::product::PackedLinear;
+    use crossmodal_kernels::team::Crew;
+    use crossmodal_kernels::{Matrix, Norm};
+
+    use crate::packed::{PackedBlock, Pooled, Workspace, query_gain};
 
     const WIDTH: usize = 12;
+    const HEADS: usize = 3;
 
     /// Numbers between -1 and 1.
     fn values(shape: &[usize], seed: usize) -> Tensor {
@@ -80,18 +84,16 @@ mod tests {
         Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
     }
 
-    /// A block whose parameters are variables (the differentiable road) or not (the fused one).
-    fn block(variables: bool, activation: Activation, scaled: bool) -> TransformerBlock {
-        let parameter = |shape: &[usize], seed: usize| {
-            let tensor = values(shape, seed);
-            if variables { Var::from_tensor(&tensor).unwrap().as_tensor().clone() } else { tensor }
-        };
+    /// A block of variables.
+    fn block(activation: Activation, scaled: bool) -> TransformerBlock {
+        let parameter =
+            |shape: &[usize], seed: usize| Var::from_tensor(&values(shape, seed)).unwrap().as_tensor().clone();
         let linear = |out, inner, seed| Linear::new(parameter(&[out, inner], seed), Some(parameter(&[out], seed + 1)));
         let norm = |seed| LayerNorm::new(parameter(&[WIDTH], seed), parameter(&[WIDTH], seed + 1), 1e-5);
         let scale = |seed| scaled.then(|| LayerScale(parameter(&[WIDTH], seed)));
         TransformerBlock {
             norm1: norm(1),
-            attention: SelfAttention::new(linear(3 * WIDTH, WIDTH, 3), linear(WIDTH, WIDTH, 5), 3),
+            attention: SelfAttention::new(linear(3 * WIDTH, WIDTH, 3), linear(WIDTH, WIDTH, 5), HEADS),
             scale1: scale(7),
             norm2: norm(8),
             mlp: Mlp { fc1: linear(40, WIDTH, 10), activation, fc2: linear(WIDTH, 40, 12) },
@@ -99,21 +101,64 @@ mod tests {
         }
     }
 
+    /// The same block, packed.
+    fn packed(activation: Activation, scaled: bool) -> PackedBlock {
+        let parameter = |shape: &[usize], seed: usize| values(shape, seed).flatten_all().unwrap().to_vec1().unwrap();
+        let linear = |out, inner, seed, gain: Option<Vec<f32>>| {
+            let (weight, bias): (Vec<f32>, Vec<f32>) = (parameter(&[out, inner], seed), parameter(&[out], seed + 1));
+            PackedLinear::fp32(&weight, inner, Some(&bias), gain.as_deref())
+        };
+        let norm = |seed| Norm::new(parameter(&[WIDTH], seed), parameter(&[WIDTH], seed + 1), 1e-5);
+        let scale = |seed| scaled.then(|| parameter(&[WIDTH], seed));
+        PackedBlock {
+            norm1: norm(1),
+            qkv: linear(3 * WIDTH, WIDTH, 3, Some(query_gain(WIDTH, HEADS))),
+            out: linear(WIDTH, WIDTH, 5, scale(7)),
+            norm2: norm(8),
+            fc1: linear(40, WIDTH, 10, None),
+            nonlinearity: activation.kernel(),
+            fc2: linear(WIDTH, 40, 12, scale(14)),
+            heads: HEADS,
+        }
+    }
+
     #[test]
     fn both_roads_give_the_same_values() {
-        let present = vec![vec![true; 7], [vec![true; 4], vec![false; 3]].concat()];
-        let device = Device::Cpu;
-        let x = values(&[2, 7, WIDTH], 20);
+        let (batch, tokens) = (2, 7);
+        let x = values(&[batch, tokens, WIDTH], 20);
+        let flat: Vec<f32> = x.flatten_all().unwrap().to_vec1().unwrap();
+        let sequences: Vec<Sequence> = (0..batch)
+            .map(|at| at * tokens..(at + 1) * tokens)
+            .map(|rows| Sequence { queries: rows.clone(), prefix: Vec::new(), keys: rows })
+            .collect();
         for activation in [Activation::QuickGelu, Activation::Gelu, Activation::GeluTanh] {
             for scaled in [false, true] {
-                let padded = AttentionMask::causal_with_padding(&present, x.dtype(), &device).unwrap();
-                for mask in [AttentionMask::Full, AttentionMask::Causal, padded] {
-                    let plain = block(true, activation, scaled).forward(&x, &mask).unwrap();
-                    let fused = block(false, activation, scaled).forward(&x, &mask).unwrap();
-                    assert!(plain.track_op() && !fused.track_op());
-                    let gap = (plain.detach() - fused).unwrap().abs().unwrap().max_all().unwrap();
-                    let gap = gap.to_scalar::<f32>().unwrap();
-                    assert!(gap < 2e-5, "{activation:?} {scaled} {mask:?}: {gap}");
+                for mask in [AttentionMask::Full, AttentionMask::Causal] {
+                    let causal = matches!(mask, AttentionMask::Causal);
+                    let plain = block(activation, scaled).forward(&x, &mask).unwrap();
+                    let plain: Vec<f32> = plain.detach().flatten_all().unwrap().to_vec1().unwrap();
+                    let fused = packed(activation, scaled);
+                    let mut rows = Matrix::from_rows(&flat, WIDTH);
+                    let mut workspace = Workspace::default();
+                    fused.forward(Crew::Solo, &mut rows, &sequences, causal, &mut workspace);
+                    let gap = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    assert!(gap(&rows.to_vec(), &plain) < 2e-5, "{activation:?} {scaled} {mask:?}");
+                    // The fourth row of each sequence alone; where the mask is causal it sees four rows.
+                    let pooled: Vec<Pooled> = sequences
+                        .iter()
+                        .map(|Sequence { keys, .. }| Pooled {
+                            row: keys.start + 3,
+                            prefix: vec![keys.start as u32],
+                            keys: keys.start + 1..if causal { keys.start + 4 } else { keys.end },
+                        })
+                        .collect();
+                    let mut found = Matrix::default();
+                    let x = Matrix::from_rows(&flat, WIDTH);
+                    fused.forward_pooled(Crew::Solo, &x, &pooled, &mut found, &mut workspace);
+                    for (at, pooled) in pooled.iter().enumerate() {
+                        let expected = &plain[pooled.row * WIDTH..][..WIDTH];
+                        assert!(gap(found.row(at), expected) < 2e-5, "{activation:?} {scaled} {mask:?}");
+                    }
                 }
             }
         }
@@ -122,7 +167,7 @@ mod tests {
     #[test]
     fn a_block_with_variables_has_gradients_for_all_of_them() {
         let x = Var::from_tensor(&values(&[1, 5, WIDTH], 21)).unwrap();
-        let block = block(true, Activation::Gelu, true);
+        let block = block(Activation::Gelu, true);
         let loss = block.forward(x.as_tensor(), &AttentionMask::Causal).unwrap().sqr().unwrap().sum_all().unwrap();
         let gradients = loss.backward().unwrap();
         let gradient: Vec<f32> = gradients.get(&x).unwrap().flatten_all().unwrap().to_vec1().unwrap();

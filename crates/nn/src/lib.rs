@@ -1,17 +1,18 @@
-//! Layers over candle tensors. Each layer is written once, picks its road itself, and knows no model family.
+//! Layers over candle tensors, and their compiled form for inference. Each layer is written once and knows no model family.
 //!
-//! Two roads: differentiable operations where a gradient is asked for (some tensor is a variable or depends on one), kernels
-//! on slices for inference in `f32` on a processor. Candle's own fused layer norm and softmax drop the gradient silently, so
-//! they are not used. Tests compare the two roads.
+//! Two roads. The layers are differentiable, on every device: training takes them. [`PackedBlock`] is a block compiled for inference in
+//! `f32` or int8 on a processor, over kernels, which computes only the rows that are asked for. Which road a model takes is decided
+//! where its parameters are loaded. Candle's own fused layer norm and softmax drop the gradient silently, so they are not used.
+//! Tests compare the two roads.
 
 #![forbid(unsafe_code)]
 
 mod activation;
 mod attention;
 mod block;
-mod fused;
 mod linear;
 mod norm;
+mod packed;
 mod patch;
 mod position;
 
@@ -21,5 +22,6 @@ pub use block::{LayerScale, Mlp, TransformerBlock};
 pub use candle_core::{DType, Device, Error, Result, Tensor};
 pub use linear::Linear;
 pub use norm::{LayerNorm, l2_normalise};
+pub use packed::{Observer, PackedBlock, Pooled, Workspace, query_gain, run_blocks};
 pub use patch::PatchEmbedding;
 pub use position::{GridResize, resize_grid_positions, resize_sequence_positions};

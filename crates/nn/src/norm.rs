@@ -1,9 +1,6 @@
 //! Layer normalisation and L2 normalisation.
 
 use candle_core::{D, Result, Tensor};
-use crossmodal_kernels::rows;
-
-use crate::fused::Plain;
 
 /// Layer normalisation over the last dimension: `(x - mean) / sqrt(variance + eps) * weight + bias`, biased variance.
 #[derive(Debug, Clone)]
@@ -24,13 +21,6 @@ impl LayerNorm {
     /// # Errors
     /// A last dimension other than the norm's width.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if let (Some(values), Some(weight), Some(bias)) = (Plain::of(x), Plain::of(&self.weight), Plain::of(&self.bias))
-            && x.dims().last() == self.weight.dims().first()
-        {
-            let mut normalised = vec![0.0; values.slice().len()];
-            rows::layer_norm(values.slice(), weight.slice(), bias.slice(), self.eps as f32, &mut normalised);
-            return Tensor::from_vec(normalised, x.shape(), x.device());
-        }
         let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
         let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
         let normalised = centred.broadcast_div(&(variance + self.eps)?.sqrt()?)?;

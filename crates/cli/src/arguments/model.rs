@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::media::ImageRules;
+use super::media::ModelRules;
 
 /// `crossmodal model ...`
 #[derive(Debug, Subcommand)]
@@ -59,7 +59,7 @@ pub struct ModelNameArguments {
     pub name: String,
     /// Image rules.
     #[command(flatten)]
-    pub rules: ImageRules,
+    pub rules: ModelRules,
 }
 
 /// A model and its golden data.
@@ -73,5 +73,5 @@ pub struct GoldenArguments {
     pub golden: PathBuf,
     /// Image rules.
     #[command(flatten)]
-    pub rules: ImageRules,
+    pub rules: ModelRules,
 }

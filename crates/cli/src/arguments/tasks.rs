@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 
 use super::WaitOption;
-use super::media::{ImageRules, ModelOption};
+use super::media::{ModelRules, ModelOption};
 
 /// `crossmodal demo`
 #[derive(Debug, Args)]
@@ -67,7 +67,7 @@ pub struct IndexArguments {
     pub wait: WaitOption,
     /// Image rules.
     #[command(flatten)]
-    pub rules: ImageRules,
+    pub rules: ModelRules,
 }
 
 /// `crossmodal search`
@@ -112,7 +112,7 @@ pub struct SearchArguments {
     pub html: Option<PathBuf>,
     /// Image rules.
     #[command(flatten)]
-    pub rules: ImageRules,
+    pub rules: ModelRules,
 }
 
 /// `crossmodal embed`
@@ -150,7 +150,7 @@ pub struct EmbedArguments {
     pub model: ModelOption,
     /// Image rules.
     #[command(flatten)]
-    pub rules: ImageRules,
+    pub rules: ModelRules,
 }
 
 /// `crossmodal similarity`
@@ -174,7 +174,7 @@ pub struct SimilarityArguments {
     pub model: ModelOption,
     /// Image rules.
     #[command(flatten)]
-    pub rules: ImageRules,
+    pub rules: ModelRules,
 }
 
 /// `crossmodal classify`
@@ -212,7 +212,7 @@ pub struct ClassifyArguments {
     pub model: ModelOption,
     /// Image rules.
     #[command(flatten)]
-    pub rules: ImageRules,
+    pub rules: ModelRules,
 }
 
 /// `crossmodal completions`

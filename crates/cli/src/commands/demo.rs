@@ -8,7 +8,7 @@ use crossmodal_engine::metadata::Metadata;
 use crossmodal_engine::{Collection, Embedder, Hit, Mode, Query, demo};
 use serde::Serialize;
 
-use crate::arguments::{DemoArguments, ImageRules};
+use crate::arguments::{DemoArguments, ModelRules};
 use crate::failure::{Outcome, Usage};
 use crate::output::{Output, Style};
 use crate::progress::Indexing;
@@ -105,7 +105,7 @@ pub fn run(arguments: &DemoArguments, settings: &Settings) -> anyhow::Result<Out
     let cancel = interrupt::token()?;
     let place = Place::choose(arguments)?;
     let pictures = demo::unpack(&place.gallery())?;
-    let model = settings.load(MINI, &ImageRules::default())?;
+    let model = settings.load(MINI, &ModelRules::default())?;
     let collection = Collection::open(&place.collection(), &Mode::write())?;
     let metadata = Metadata::read(&place.gallery().join(demo::CAPTIONS))?;
     let request = Request { metadata, threads: settings.threads, ..Request::new(vec![place.gallery()]) };

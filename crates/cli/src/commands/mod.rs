@@ -1,5 +1,6 @@
 //! The commands, each in a file of its own: plain arguments in, results on standard output, an outcome back.
 
+mod bench;
 mod classify;
 mod collection;
 mod completions;
@@ -7,6 +8,7 @@ mod demo;
 mod embed;
 mod index;
 mod model;
+mod quantize;
 mod search;
 mod similarity;
 
@@ -36,6 +38,8 @@ pub fn run(command: &Command, matches: &ArgMatches, settings: &Settings) -> anyh
         }
         Command::Collection(command) => collection::run(command, settings),
         Command::Model(command) => model::run(command, settings),
+        Command::Quantize(arguments) => quantize::run(arguments, settings),
+        Command::Bench(arguments) => bench::run(arguments, settings),
         Command::Completions(arguments) => completions::run(arguments, settings),
     }
 }

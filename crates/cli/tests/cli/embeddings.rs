@@ -1,6 +1,6 @@
 //! `embed`, `similarity`, `classify`: formats, order, and numbers that agree with each other.
 
-use crate::support::{Home, Run, assert_close, dot, drawing, numbers, softmax};
+use crate::support::{Home, Run, assert_close, dot, drawing, noise, numbers, softmax};
 
 const APPLE: &str = "1f34e.png";
 const MOON: &str = "1f312.png";
@@ -192,4 +192,45 @@ fn texts_that_are_cut_are_told() {
     let run = home.run_arguments(["embed", "--text", &long, "--text", "apple"]).expect(0);
     assert_eq!(run.json_lines().len(), 2);
     assert_eq!(run.stderr.matches("longer than the model reads").count(), 1, "{}", run.stderr);
+}
+
+/// A large JPEG of soft waves, and a drawing.
+fn large_pictures() -> Home {
+    let home = Home::new();
+    home.drawings("pics", &[APPLE]);
+    let mut waves = noise(1, 1024);
+    for (at, byte) in waves[54..].iter_mut().enumerate() {
+        let (x, y, channel) = (at / 3 % 1024, at / 3072, at % 3);
+        let wave = 50.0 * ((x as f64 / 90.0).sin() + (y as f64 / 60.0 + channel as f64).cos());
+        // A little of the noise stays.
+        *byte = (wave + 120.0) as u8 + (*byte >> 5);
+    }
+    let jpeg = crossmodal_engine::media::thumbnail(&waves, 1024).unwrap();
+    std::fs::write(home.path("pics/waves.jpg"), jpeg).unwrap();
+    home
+}
+
+#[test]
+fn fast_decoding_changes_large_jpegs_a_little_and_nothing_else() {
+    let home = large_pictures();
+    let run = |options: &str| embeddings(&home.run(&format!("embed pics{options}")).expect(0));
+    let (exact, fast) = (run(""), run(" --decode fast"));
+    assert_eq!(run(" --decode exact"), exact);
+    // The drawing comes first.
+    assert_eq!(exact[0], fast[0]);
+    let cosine = dot(&exact[1], &fast[1]);
+    assert!(exact[1] != fast[1] && cosine > 0.99, "cosine {cosine}");
+    let from_environment = home.command().args(["embed", "pics"]).env("CROSSMODAL_DECODE", "fast").output().unwrap();
+    assert_eq!(embeddings(&from_environment.into()), fast);
+    assert!(home.run("embed pics --decode slow").expect(2).stderr.contains("[possible values: exact, fast]"));
+}
+
+#[test]
+fn a_collection_embeds_again_what_was_decoded_otherwise() {
+    let home = large_pictures();
+    let index = |options: &str| {
+        let report = home.run(&format!("index pics --collection c --json{options}")).expect(0).json();
+        report["embedded"].as_u64().unwrap()
+    };
+    assert_eq!([index(""), index(""), index(" --decode exact"), index(" --decode fast")], [2, 0, 0, 2]);
 }

@@ -54,6 +54,16 @@ fn a_model_describes_itself() {
 }
 
 #[test]
+fn a_model_says_that_it_decodes_fast() {
+    let home = Home::new();
+    let [exact, fast] =
+        ["exact", "fast"].map(|mode| home.run(&format!("model info mini --decode {mode} --json")).expect(0).json());
+    assert_eq!(exact, home.run("model info mini --json").expect(0).json());
+    assert!(fast["preprocessing"].as_str().unwrap().contains("reduced size"), "{fast}");
+    assert_eq!(fast["space"], exact["space"]);
+}
+
+#[test]
 fn known_variants_are_listed() {
     let home = Home::new();
     let models = home.run("model list --json").expect(0).json();

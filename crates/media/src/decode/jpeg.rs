@@ -1,11 +1,12 @@
 //! JPEG, to the very pixels of libjpeg-turbo with the settings that Pillow uses: accurate integer inverse DCT, smooth
 //! chroma upsampling, block smoothing for incomplete progressive files.
 
-use libjpeg_turbo_rs::{DecodeLimits as TurboLimits, Decoder, JpegError, PixelFormat};
+use libjpeg_turbo_rs::{DecodeLimits as TurboLimits, Decoder, JpegError, PixelFormat, ScalingFactor};
 
+use super::{Decoded, Purpose};
 use crate::format::jpeg_segment;
 use crate::orientation::{exif_orientation, xmp_orientation};
-use crate::{DecodeLimits, ImageFormat, Picture, PixelMode, Result};
+use crate::{DecodeLimits, ImageFormat, Picture, PixelMode, Result, spare};
 
 /// More scans than any encoder writes; bounds the time that a crafted progressive file can take.
 const MAX_SCANS: usize = 500;
@@ -16,6 +17,8 @@ pub(crate) struct JpegHeader {
     pub(crate) height: u32,
     /// Bits of a sample.
     precision: u8,
+    /// Whether there is no DCT, whose blocks could be decoded smaller.
+    lossless: bool,
     /// Horizontal and vertical sampling factor of each component.
     sampling: Vec<(u8, u8)>,
     /// All EXIF segments in a row.
@@ -35,6 +38,7 @@ impl JpegHeader {
             width: 0,
             height: 0,
             precision: 0,
+            lossless: false,
             sampling: Vec::new(),
             exif: Vec::new(),
             xmp: Vec::new(),
@@ -68,6 +72,7 @@ impl JpegHeader {
                 }
                 // Start of frame of every process; C4, C8 and CC are other things.
                 0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf => {
+                    header.lossless = marker & 3 == 3;
                     header.read_frame(segment).ok_or_else(|| FORMAT.malformed("the frame header is cut short"))?;
                 }
                 0xe1 => header.read_app1(segment),
@@ -104,6 +109,11 @@ impl JpegHeader {
         }
     }
 
+    /// EXIF orientation; 1 if there is none.
+    fn orientation(&self) -> u8 {
+        exif_orientation(&self.exif).or_else(|| xmp_orientation(&self.xmp)).unwrap_or(1)
+    }
+
     fn mode(&self) -> Result<(PixelMode, PixelFormat)> {
         if self.precision != 8 {
             return Err(FORMAT.unsupported(format_args!("{} bits a sample, only 8 are read", self.precision)));
@@ -129,36 +139,43 @@ fn exact_cmyk(first: (u8, u8), second: (u8, u8), third: (u8, u8), black: (u8, u8
 
 /// EXIF orientation of the file; 1 if it declares none.
 pub(super) fn orientation(bytes: &[u8]) -> Result<u8> {
-    let header = JpegHeader::parse(bytes)?;
-    Ok(exif_orientation(&header.exif).or_else(|| xmp_orientation(&header.xmp)).unwrap_or(1))
+    Ok(JpegHeader::parse(bytes)?.orientation())
 }
 
-/// Decodes to [`PixelMode::Grey`], [`PixelMode::Rgb`] or [`PixelMode::Cmyk`].
+/// Decodes to [`PixelMode::Grey`], [`PixelMode::Rgb`] or [`PixelMode::Cmyk`], the first two only as large as the purpose
+/// needs them, to the pixels of libjpeg-turbo's smaller inverse DCTs.
 ///
 /// Damaged files are refused where libjpeg would fill in grey, and so are files without an end marker.
-pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Picture> {
+pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits, purpose: Option<&Purpose>) -> Result<Decoded> {
     let header = JpegHeader::parse(bytes)?;
     let (mode, output) = header.mode()?;
     // Entropy-coded data can't contain this pair of bytes; thumbnails, which can, stand before the first scan.
     if !bytes[header.scan_at..].windows(2).rev().any(|pair| pair == [0xff, 0xd9]) {
         return Err(FORMAT.malformed("the file is truncated: it has no end marker"));
     }
+    let full = (header.width, header.height);
+    let reduction = match purpose {
+        Some(purpose) if mode != PixelMode::Cmyk && !header.lossless => purpose.reduction(full, header.orientation()),
+        _ => 1,
+    };
     let turbo_limits = TurboLimits { max_pixels: limits.max_pixels, max_scans: MAX_SCANS, ..TurboLimits::default() };
-    let image = Decoder::new_with_limits(bytes, turbo_limits)
-        .and_then(|decoder| decoder.with_output_format(output).with_block_smoothing(true).decode_image())
-        .map_err(describe)?;
-    let size = (header.width, header.height);
-    let mut data = image.data;
-    if (image.width as u32, image.height as u32) != size
-        || data.len() != header.width as usize * header.height as usize * mode.bytes()
-    {
+    let scale = ScalingFactor::try_new(1, reduction).map_err(describe)?;
+    let decoder = Decoder::new_with_limits(bytes, turbo_limits).map_err(describe)?;
+    let decoder = decoder.with_output_format(output).with_block_smoothing(true).with_scale(scale);
+    let size = (full.0.div_ceil(reduction), full.1.div_ceil(reduction));
+    if (decoder.output_width(), decoder.output_height()) != (size.0 as usize, size.1 as usize) {
         return Err(FORMAT.malformed("two frame headers disagree about the size"));
+    }
+    let mut data = spare::take(size.0 as usize * size.1 as usize * mode.bytes());
+    let written = decoder.decode_image_into(&mut data).map_err(describe)?.bytes_written;
+    if written != data.len() {
+        return Err(FORMAT.malformed("the decoder gave another number of pixels than the header"));
     }
     if mode == PixelMode::Cmyk {
         // Adobe stores inks inverted, and Pillow takes every CMYK JPEG for one of Adobe's.
         data.iter_mut().for_each(|ink| *ink = 255 - *ink);
     }
-    Ok(Picture::new(size.0, size.1, mode, data))
+    Ok(Decoded { picture: Picture::new(size.0, size.1, mode, data), reduction, full })
 }
 
 fn describe(error: JpegError) -> crate::Error {

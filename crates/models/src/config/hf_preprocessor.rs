@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crossmodal_media::{
-    AlphaRule, CenterCrop, ColourOrder, CropRounding, DecodeLimits, Filter, ImagePrep, OrientationRule, PassOrder,
-    Resize,
+    AlphaRule, CenterCrop, ColourOrder, CropRounding, DecodeLimits, DecodeMode, Filter, ImagePrep, OrientationRule,
+    PassOrder, Resize,
 };
 use serde_json::Value;
 
@@ -68,6 +68,7 @@ pub(super) fn read(file: Option<(&Path, &[u8])>, image_size: (usize, usize)) -> 
         alpha: AlphaRule::OverWhite,
         orientation: OrientationRule::Exif,
         pass_order: PassOrder::default(),
+        decode: DecodeMode::default(),
         rescale: rescale.then_some(factor),
         normalise: normalise.then_some((mean, std)),
         limits: DecodeLimits::default(),

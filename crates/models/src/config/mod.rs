@@ -7,7 +7,7 @@ pub mod open_clip;
 mod state_dict;
 
 use crossmodal_media::{
-    AlphaRule, CenterCrop, ColourOrder, CropRounding, Filter, ImagePrep, OrientationRule, PassOrder, Resize,
+    AlphaRule, CenterCrop, ColourOrder, CropRounding, DecodeMode, Filter, ImagePrep, OrientationRule, PassOrder, Resize,
 };
 use crossmodal_nn::GridResize;
 
@@ -15,7 +15,7 @@ use crate::towers::text::TextConfig;
 use crate::towers::vit::VisionConfig;
 use crate::weights::Recipes;
 
-pub use state_dict::infer as infer_from_state_dict;
+pub use state_dict::{describe as describe_state_dict, infer as infer_from_state_dict};
 
 /// Which reference implementation a checkpoint's files belong to. Rules that differ between the references follow it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -114,6 +114,10 @@ pub fn describe_prep(prep: &ImagePrep) -> String {
     };
     let mut text = format!("{resize} ({filter}, {pillow}){}", crop.unwrap_or_default());
     text.push_str(&format!(", {order}, {alpha}, {orientation}"));
+    match prep.decode {
+        DecodeMode::Exact => {}
+        DecodeMode::Fast => text.push_str(", large JPEGs decoded at reduced size"),
+    }
     if let Some((mean, std)) = prep.normalise {
         text.push_str(&format!(", mean {mean:?}, std {std:?}"));
     }

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crossmodal_media::{
-    AlphaRule, CenterCrop, ColourOrder, CropRounding, DecodeLimits, Filter, ImagePrep, OrientationRule, PassOrder,
-    Resize,
+    AlphaRule, CenterCrop, ColourOrder, CropRounding, DecodeLimits, DecodeMode, Filter, ImagePrep, OrientationRule,
+    PassOrder, Resize,
 };
 use crossmodal_nn::Activation;
 use serde_json::{Value, json};
@@ -302,6 +302,7 @@ fn read_prep(mut fields: Fields, image_size: (usize, usize)) -> Result<ImagePrep
         alpha: AlphaRule::Drop,
         orientation: OrientationRule::Ignore,
         pass_order: PassOrder::default(),
+        decode: DecodeMode::default(),
         rescale: Some(1.0 / 255.0),
         normalise: Some((mean, std)),
         limits: DecodeLimits::default(),

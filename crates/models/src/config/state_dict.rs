@@ -1,8 +1,6 @@
 //! The architecture of a plain OpenAI state dict, read off its tensors' shapes as the reference does.
 
-use std::path::Path;
-
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{ClipConfig, open_clip};
 use crate::error::{Error, Result};
@@ -13,6 +11,15 @@ use crate::weights::Checkpoint;
 /// # Errors
 /// A state dict of another model, or one that doesn't say which activation it was trained with.
 pub fn infer(checkpoint: &Checkpoint, prefix: &str) -> Result<ClipConfig> {
+    let origin = checkpoint.path().join("shapes of its tensors");
+    open_clip::read(&origin, describe(checkpoint, prefix)?.to_string().as_bytes())
+}
+
+/// The `model_cfg` of the `open_clip_config.json` that would say what the state dict's shapes do.
+///
+/// # Errors
+/// As [`infer`].
+pub fn describe(checkpoint: &Checkpoint, prefix: &str) -> Result<Value> {
     let path = checkpoint.path();
     let shape = |name: &str| {
         let full = format!("{prefix}{name}");
@@ -46,7 +53,7 @@ pub fn infer(checkpoint: &Checkpoint, prefix: &str) -> Result<ClipConfig> {
     let positions = dims("visual.positional_embedding", 2)?[0];
     let grid = (positions.saturating_sub(1) as f64).sqrt().round() as usize;
     let tokens = dims("token_embedding.weight", 2)?;
-    let config = json!({
+    Ok(json!({
         "embed_dim": dims("text_projection", 2)?[1],
         "quick_gelu": true,
         "vision_cfg": {
@@ -57,7 +64,5 @@ pub fn infer(checkpoint: &Checkpoint, prefix: &str) -> Result<ClipConfig> {
             "context_length": dims("positional_embedding", 2)?[0], "vocab_size": tokens[0], "width": tokens[1],
             "heads": (tokens[1] / 64).max(1), "layers": blocks(""),
         },
-    });
-    let origin = path.join("shapes of its tensors");
-    open_clip::read(Path::new(&origin), config.to_string().as_bytes())
+    }))
 }

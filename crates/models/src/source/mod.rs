@@ -186,6 +186,14 @@ impl Located {
         }
     }
 
+    /// The local folder that the model was given as.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Folder(folder) => Some(folder),
+            Place::Builtin | Place::File { .. } | Place::Hub(_) => None,
+        }
+    }
+
     /// Whether the model was given as one weight file.
     pub fn is_single_file(&self) -> bool {
         matches!(self.place, Place::File { .. })

@@ -1,27 +1,64 @@
 //! The towers that families are built from. One vision transformer, one text transformer.
+//!
+//! A tower takes one of two roads, chosen when it is loaded: layers that gradients can be asked of, or blocks packed for inference,
+//! which compute the rows that matter to the result and no others.
 
+mod prefix_tree;
+mod share;
 pub mod text;
 pub mod vit;
 
+use std::sync::Arc;
+
 use candle_core::{Device, Var};
-use crossmodal_nn::{Activation, LayerNorm, LayerScale, Linear, Mlp, SelfAttention, Tensor, TransformerBlock};
+use crossmodal_kernels::Norm;
+use crossmodal_kernels::product::{Int8Weights, PackedLinear};
+use crossmodal_nn::{
+    Activation, LayerNorm, LayerScale, Linear, Mlp, PackedBlock, SelfAttention, Tensor, TransformerBlock, query_gain,
+};
+use rayon::prelude::*;
 
 use crate::error::Result;
+use crate::options::Precision;
 use crate::weights::CanonicalWeights;
 
-/// What happens along the way of one batch, for comparison with a reference. Names are those of golden files.
-pub type Trace = Vec<(String, Tensor)>;
+/// What happens at one point along the way of a batch, for comparison with a reference.
+#[derive(Debug, Clone)]
+pub struct TracedStage {
+    /// The name it has in golden files.
+    pub name: String,
+    /// The values, of the shape that the reference has.
+    pub values: Tensor,
+    /// Which rows (vectors along the last dimension) were computed; `None` means all. The others are 0.
+    pub computed: Option<Vec<bool>>,
+}
+
+/// The stages of one batch.
+pub type Trace = Vec<TracedStage>;
+
+/// Floating-point operations of `layers` blocks over a sequence: linear layers and attention products.
+fn nominal_block_flops(layers: usize, tokens: usize, width: usize, mlp_width: usize) -> f64 {
+    let (tokens, width, mlp_width) = (tokens as f64, width as f64, mlp_width as f64);
+    let linear = 2.0 * tokens * width * (4.0 * width + 2.0 * mlp_width);
+    layers as f64 * (linear + 4.0 * tokens * tokens * width)
+}
+
+/// Adds a stage with all its rows.
+fn note(trace: &mut Trace, name: impl Into<String>, values: &Tensor) {
+    trace.push(TracedStage { name: name.into(), values: values.clone(), computed: None });
+}
 
 /// Where a tower takes its parameters from, and what it makes of them.
 #[derive(Debug)]
 pub struct Parameters<'a> {
     /// The checkpoint.
-    pub weights: &'a CanonicalWeights,
+    pub weights: &'a Arc<CanonicalWeights>,
     /// Where the tower will run.
     pub device: &'a Device,
-    /// Whether parameters become variables, so that gradients can be asked for; layers then take their differentiable
-    /// road.
+    /// Whether parameters become variables, so that gradients can be asked for; otherwise the tower is packed for inference.
     pub trainable: bool,
+    /// The arithmetic of packed blocks.
+    pub precision: Precision,
 }
 
 impl Parameters<'_> {
@@ -60,5 +97,75 @@ impl Parameters<'_> {
             },
             scale2: scale("scale2")?,
         })
+    }
+
+    fn values(&self, name: &str) -> Result<Vec<f32>> {
+        Ok(self.weights.values(name)?.1)
+    }
+
+    fn optional_values(&self, name: &str) -> Result<Option<Vec<f32>>> {
+        self.weights.contains(name).then(|| self.values(name)).transpose()
+    }
+
+    fn packed_norm(&self, prefix: &str, eps: f64) -> Result<Norm> {
+        let (weight, bias) = (self.values(&format!("{prefix}.weight"))?, self.values(&format!("{prefix}.bias"))?);
+        Ok(Norm::new(weight, bias, eps as f32))
+    }
+
+    /// A linear map with its outputs multiplied by `gain`, in this arithmetic.
+    fn packed(&self, prefix: &str, gain: Option<&[f32]>, precision: Precision) -> Result<PackedLinear> {
+        let bias = self.optional_values(&format!("{prefix}.bias"))?;
+        let name = format!("{prefix}.weight");
+        if precision == Precision::Int8
+            && let Some(levels) = self.weights.int8(&name)?
+        {
+            let inner = levels.values.len() / levels.scales.len().max(1);
+            return Ok(PackedLinear::int8(&levels, inner, bias.as_deref(), gain));
+        }
+        let (shape, weight) = self.weights.values(&name)?;
+        let inner = shape[1..].iter().product();
+        Ok(match precision {
+            Precision::Fp32 => PackedLinear::fp32(&weight, inner, bias.as_deref(), gain),
+            Precision::Int8 => {
+                PackedLinear::int8(&Int8Weights::quantise(&weight, inner), inner, bias.as_deref(), gain)
+            }
+        })
+    }
+
+    fn packed_block(
+        &self,
+        prefix: &str,
+        (width, heads): (usize, usize),
+        activation: Activation,
+        eps: f64,
+    ) -> Result<PackedBlock> {
+        let gain = |name: &str| self.optional_values(&format!("{prefix}.{name}"));
+        let linear = |name: &str, gain: Option<Vec<f32>>| {
+            self.packed(&format!("{prefix}.{name}"), gain.as_deref(), self.precision)
+        };
+        Ok(PackedBlock {
+            norm1: self.packed_norm(&format!("{prefix}.norm1"), eps)?,
+            qkv: linear("attention.qkv", Some(query_gain(width, heads)))?,
+            out: linear("attention.out", gain("scale1")?)?,
+            norm2: self.packed_norm(&format!("{prefix}.norm2"), eps)?,
+            fc1: linear("mlp.fc1", None)?,
+            nonlinearity: activation.kernel(),
+            fc2: linear("mlp.fc2", gain("scale2")?)?,
+            heads,
+        })
+    }
+
+    /// All blocks of a tower, packed by several threads: each holds one tensor beside what it has packed.
+    fn packed_blocks(
+        &self,
+        prefix: &str,
+        layers: usize,
+        shape: (usize, usize),
+        activation: Activation,
+        eps: f64,
+    ) -> Result<Vec<PackedBlock>> {
+        let numbers: Vec<usize> = (0..layers).collect();
+        let block = |i: usize| self.packed_block(&format!("{prefix}.{i}"), shape, activation, eps);
+        numbers.into_par_iter().map(block).collect()
     }
 }

@@ -1,10 +1,23 @@
 //! The text transformer: tokens, positions, pre-norm blocks, final norm, pooling, projection.
 
-use candle_core::{DType, Tensor};
-use crossmodal_nn::{Activation, AttentionMask, LayerNorm, Linear, TransformerBlock, resize_sequence_positions};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Parameters, Trace};
-use crate::error::Result;
+use candle_core::{DType, Device, Tensor};
+use crossmodal_kernels::product::{PackedLinear, Product};
+use crossmodal_kernels::team::{Crew, Pool, threads};
+use crossmodal_kernels::{Matrix, Norm};
+use crossmodal_nn::{
+    Activation, AttentionMask, LayerNorm, Linear, PackedBlock, TransformerBlock, Workspace,
+    resize_sequence_positions, run_blocks,
+};
+
+use super::prefix_tree::{PrefixTree, runs, total_rows};
+use super::share::share;
+use super::{Parameters, Trace, TracedStage, nominal_block_flops, note};
+use crate::error::{Error, Result};
+use crate::options::Precision;
+use crate::progress::CancelToken;
+use crate::weights::CanonicalWeights;
 
 /// Which position stands for the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,6 +93,11 @@ impl TextConfig {
         !self.causal || self.pool == TextPool::Last
     }
 
+    /// Floating-point operations of a text of so many tokens, each computed in every layer.
+    pub fn nominal_flops(&self, tokens: usize, embed_dim: usize) -> f64 {
+        nominal_block_flops(self.layers, tokens, self.width, self.mlp_width) + 2.0 * (self.width * embed_dim) as f64
+    }
+
     /// In words.
     pub fn describe(&self) -> String {
         let kind = if self.causal { "causal" } else { "bidirectional" };
@@ -100,6 +118,18 @@ impl TextConfig {
 #[derive(Debug)]
 pub struct TextTransformer {
     config: TextConfig,
+    road: Road,
+}
+
+#[derive(Debug)]
+enum Road {
+    Layers(Layers),
+    Packed(Packed),
+}
+
+/// Differentiable layers.
+#[derive(Debug)]
+struct Layers {
     tokens: Tensor,
     /// `[context_length, width]`.
     positions: Tensor,
@@ -107,6 +137,33 @@ pub struct TextTransformer {
     norm_final: LayerNorm,
     projection: Option<Linear>,
 }
+
+/// Blocks for inference. Token embeddings stay in their file: a text needs a few rows of a table that makes up most of a small model.
+#[derive(Debug)]
+struct Packed {
+    weights: Arc<CanonicalWeights>,
+    /// `[context_length, width]`.
+    positions: Matrix,
+    blocks: Vec<PackedBlock>,
+    norm_final: Norm,
+    projection: Option<PackedLinear>,
+    spaces: Pool<Space>,
+}
+
+/// What one thread works in.
+#[derive(Debug, Default)]
+struct Space {
+    x: Matrix,
+    pooled: Matrix,
+    projected: Matrix,
+    blocks: Workspace,
+}
+
+/// Merged rows that go through the blocks together: enough that weights are read seldom, few enough for the caches.
+const RUN_ROWS: usize = 256;
+
+/// Merged rows that make it worth giving each thread texts of its own.
+const ROWS_FOR_ONE: usize = 64;
 
 impl TextTransformer {
     /// Loads the `text.*` tensors. Positions of another context length than the configured one are resized.
@@ -120,81 +177,286 @@ impl TextTransformer {
         } else {
             resize_sequence_positions(&positions, config.context_length)?
         };
-        let blocks = (0..config.layers)
-            .map(|i| parameters.block(&format!("text.blocks.{i}"), config.heads, config.activation, config.eps));
-        Ok(Self {
-            config: config.clone(),
-            tokens: parameters.tensor("text.tokens")?,
-            positions,
-            blocks: blocks.collect::<Result<_>>()?,
-            norm_final: parameters.norm("text.norm_final", config.eps)?,
-            projection: match config.projection {
-                TextProjection::None => None,
-                TextProjection::Matrix | TextProjection::Affine => Some(parameters.linear("text.projection")?),
-            },
-        })
+        let projected = match config.projection {
+            TextProjection::None => false,
+            TextProjection::Matrix | TextProjection::Affine => true,
+        };
+        let TextConfig { layers, width, heads, activation, eps, .. } = *config;
+        let road = if parameters.trainable {
+            let block = |i| parameters.block(&format!("text.blocks.{i}"), heads, activation, eps);
+            Road::Layers(Layers {
+                tokens: parameters.tensor("text.tokens")?,
+                positions,
+                blocks: (0..layers).map(block).collect::<Result<_>>()?,
+                norm_final: parameters.norm("text.norm_final", eps)?,
+                projection: projected.then(|| parameters.linear("text.projection")).transpose()?,
+            })
+        } else {
+            Road::Packed(Packed {
+                weights: parameters.weights.clone(),
+                positions: Matrix::from_rows(&positions.flatten_all()?.to_vec1()?, width),
+                blocks: parameters.packed_blocks("text.blocks", layers, (width, heads), activation, eps)?,
+                norm_final: parameters.packed_norm("text.norm_final", eps)?,
+                projection: projected
+                    .then(|| parameters.packed("text.projection", None, Precision::Fp32))
+                    .transpose()?,
+                spaces: Pool::new(),
+            })
+        };
+        Ok(Self { config: config.clone(), road })
     }
 
-    /// Maps token ids to un-normalised embeddings `[batch, embed_dim]`. All rows of `ids` have one length, at most the
-    /// context length; where that is longer than a text, what follows its end is padding that the pooling rule and the
-    /// causal mask keep out of the result.
+    /// Maps token ids to un-normalised embeddings `[batch, embed_dim]`, differentiably where the tower was loaded so. All rows of `ids`
+    /// have one length, at most the context length; where that is longer than a text, what follows its end is padding that the
+    /// pooling rule and the causal mask keep out of the result.
     ///
     /// # Errors
     /// Rows of unequal length, or ids beyond the vocabulary.
     pub fn forward(&self, ids: &[Vec<u32>]) -> Result<Tensor> {
-        self.run(ids, None, None)
+        match &self.road {
+            Road::Layers(layers) => layers.run(&self.config, ids, None, None),
+            Road::Packed(_) => {
+                let rows = self.encode(ids, &CancelToken::new())?;
+                let width = rows.first().map_or(0, Vec::len);
+                Ok(Tensor::from_vec(rows.concat(), (ids.len(), width), &Device::Cpu)?)
+            }
+        }
+    }
+
+    /// Maps texts of any lengths to un-normalised embeddings, as many at a time as is fastest. Where the result depends on padding
+    /// ([`TextConfig::needs_padding`]), `ids` are padded.
+    ///
+    /// # Errors
+    /// An empty text, one longer than the context, ids beyond the vocabulary, or a raised `cancel` token.
+    pub fn encode(&self, ids: &[Vec<u32>], cancel: &CancelToken) -> Result<Vec<Vec<f32>>> {
+        match &self.road {
+            Road::Packed(packed) => packed.encode(&self.config, ids, cancel, None),
+            Road::Layers(layers) => {
+                let one = |ids: &Vec<u32>| {
+                    cancel.check()?;
+                    Ok(layers.run(&self.config, std::slice::from_ref(ids), None, None)?.flatten_all()?.to_vec1()?)
+                };
+                ids.iter().map(one).collect()
+            }
+        }
     }
 
     /// As [`forward`](Self::forward), and returns every stage on the way. Where `present` is given (`[batch][tokens]`),
-    /// positions whose entry is false are hidden from all others, as an attention mask of the reference does.
+    /// positions whose entry is false are hidden from all others, as an attention mask of the reference does. A tower packed for
+    /// inference computes only the tokens that the result depends on, and the last block's pooled ones.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn trace(&self, ids: &[Vec<u32>], present: Option<&[Vec<bool>]>) -> Result<Trace> {
         let mut trace = Trace::new();
-        self.run(ids, present, Some(&mut trace))?;
+        match &self.road {
+            Road::Layers(layers) => drop(layers.run(&self.config, ids, present, Some(&mut trace))?),
+            Road::Packed(packed) => drop(packed.encode(&self.config, ids, &CancelToken::new(), Some(&mut trace))?),
+        }
         Ok(trace)
     }
+}
 
-    fn run(&self, ids: &[Vec<u32>], present: Option<&[Vec<bool>]>, mut trace: Option<&mut Trace>) -> Result<Tensor> {
-        let mut note = |name: &str, x: &Tensor| {
-            if let Some(trace) = trace.as_deref_mut() {
-                trace.push((name.to_string(), x.clone()));
-            }
-        };
+impl Layers {
+    fn run(
+        &self,
+        config: &TextConfig,
+        ids: &[Vec<u32>],
+        present: Option<&[Vec<bool>]>,
+        mut trace: Option<&mut Trace>,
+    ) -> Result<Tensor> {
         let device = self.tokens.device();
         let (batch, tokens) = (ids.len(), ids.first().map_or(0, Vec::len));
         let flat = Tensor::from_vec(ids.concat(), batch * tokens, device)?;
-        let x = self.tokens.index_select(&flat, 0)?.reshape((batch, tokens, self.config.width))?;
+        let x = self.tokens.index_select(&flat, 0)?.reshape((batch, tokens, config.width))?;
         let mut x = x.broadcast_add(&self.positions.narrow(0, 0, tokens)?)?;
-        note("hidden_0", &x);
-        let mask = match (self.config.causal, present) {
+        let mut stages = Trace::new();
+        if trace.is_some() {
+            note(&mut stages, "hidden_0", &x);
+        }
+        let mask = match (config.causal, present) {
             (true, Some(present)) => AttentionMask::causal_with_padding(present, DType::F32, device)?,
             (true, None) => AttentionMask::Causal,
             (false, _) => AttentionMask::Full,
         };
         for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward(&x, &mask)?;
-            note(&format!("hidden_{}", i + 1), &x);
-        }
-        if trace.is_some() {
-            let normed = self.norm_final.forward(&x)?;
-            if let Some(trace) = trace.as_deref_mut() {
-                trace.push(("last_hidden_after_final_norm".into(), normed));
+            if trace.is_some() {
+                note(&mut stages, format!("hidden_{}", i + 1), &x);
             }
         }
-        let rows = ids.iter().enumerate().map(|(row, ids)| (row * tokens + self.config.pool.position(ids)) as u32);
+        if trace.is_some() {
+            note(&mut stages, "last_hidden_after_final_norm", &self.norm_final.forward(&x)?);
+        }
+        let rows = ids.iter().enumerate().map(|(row, ids)| (row * tokens + config.pool.position(ids)) as u32);
         let rows = Tensor::from_vec(rows.collect::<Vec<_>>(), batch, device)?;
-        let pooled = x.reshape((batch * tokens, self.config.width))?.index_select(&rows, 0)?;
+        let pooled = x.reshape((batch * tokens, config.width))?.index_select(&rows, 0)?;
         let pooled = self.norm_final.forward(&pooled)?;
         let projected = match &self.projection {
             Some(projection) => projection.forward(&pooled)?,
             None => pooled.clone(),
         };
-        if let Some(trace) = trace {
-            trace.push(("pooled".into(), pooled));
-            trace.push(("projected".into(), projected.clone()));
+        if let Some(trace) = trace.as_deref_mut() {
+            note(&mut stages, "pooled", &pooled);
+            note(&mut stages, "projected", &projected);
+            trace.extend(stages);
         }
         Ok(projected)
     }
+}
+
+impl Packed {
+    fn encode(
+        &self,
+        config: &TextConfig,
+        ids: &[Vec<u32>],
+        cancel: &CancelToken,
+        trace: Option<&mut Trace>,
+    ) -> Result<Vec<Vec<f32>>> {
+        let texts = ids.iter().map(|ids| needed(config, ids)).collect::<Result<Vec<&[u32]>>>()?;
+        let mut distinct = texts.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let (all, threads) = (total_rows(&distinct, config.causal), threads());
+        // A trace is of one run, so that its stages come in order.
+        let alone = trace.is_none() && threads > 1 && all >= 2 * threads * ROWS_FOR_ONE;
+        let most = match (trace.is_some(), alone) {
+            (true, _) => usize::MAX,
+            (_, true) => (all / (4 * threads)).clamp(ROWS_FOR_ONE, RUN_ROWS),
+            (_, false) => RUN_ROWS,
+        };
+        let runs = runs(&distinct, most, config.causal);
+        let record = trace.is_some().then(|| Mutex::new(Vec::new()));
+        let results = share(runs.len(), alone, cancel, |crew, run| {
+            let texts = &distinct[runs[run].clone()];
+            self.spaces.with(|space| self.run(config, crew, texts, space, record.as_ref()))
+        })?;
+        let places: Vec<usize> =
+            texts.iter().map(|text| distinct.binary_search(text).unwrap_or_else(|place| place)).collect();
+        if let (Some(trace), Some(record)) = (trace, record) {
+            let snapshots = record.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let paths = tree(config, &distinct).paths;
+            for snapshot in &snapshots {
+                trace.push(snapshot.spread(config, ids, &places, &paths)?);
+            }
+        }
+        let results: Vec<Vec<f32>> = results.into_iter().flatten().collect();
+        Ok(places.into_iter().map(|place| results[place].clone()).collect())
+    }
+
+    /// Embeds distinct texts in sorted order.
+    fn run(
+        &self,
+        config: &TextConfig,
+        crew: Crew<'_>,
+        texts: &[&[u32]],
+        space: &mut Space,
+        record: Option<&Mutex<Vec<Snapshot>>>,
+    ) -> Result<Vec<Vec<f32>>> {
+        let tree = tree(config, texts);
+        let positions: Vec<usize> = texts.iter().map(|ids| config.pool.position(ids)).collect();
+        let Space { x, pooled, projected, blocks: workspace } = space;
+        x.reshape(tree.rows.len(), config.width);
+        for (row, (token, position)) in tree.rows.iter().enumerate() {
+            let x = x.row_mut(row);
+            self.weights.row("text.tokens", *token as usize, x)?;
+            x.iter_mut().zip(self.positions.row(*position as usize)).for_each(|(x, position)| *x += position);
+        }
+        let record = |name: String, x: &Matrix, kind: Kind| {
+            if let Some(record) = record {
+                let rows = (0..x.rows()).map(|row| x.row(row).to_vec()).collect();
+                record.lock().unwrap_or_else(PoisonError::into_inner).push(Snapshot { name, rows, kind });
+            }
+        };
+        record("hidden_0".into(), x, Kind::Tokens);
+        let mut observer = |blocks: usize, x: &Matrix| record(format!("hidden_{blocks}"), x, Kind::Tokens);
+        let last = tree.tokens_at(&positions);
+        run_blocks(crew, &self.blocks, x, &tree.sequences, config.causal, &last, pooled, workspace, Some(&mut observer));
+        record(format!("hidden_{}", self.blocks.len()), pooled, Kind::PooledTokens);
+        self.norm_final.rows(crew, pooled);
+        record("last_hidden_after_final_norm".into(), pooled, Kind::PooledTokens);
+        record("pooled".into(), pooled, Kind::Texts);
+        let result = match &self.projection {
+            Some(projection) => {
+                Product::of(projection).run(crew, pooled, projected);
+                &*projected
+            }
+            None => &*pooled,
+        };
+        record("projected".into(), result, Kind::Texts);
+        Ok((0..texts.len()).map(|row| result.row(row).to_vec()).collect())
+    }
+}
+
+/// What a row of a snapshot is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A token of the merged texts.
+    Tokens,
+    /// The pooled token of a text.
+    PooledTokens,
+    /// A text.
+    Texts,
+}
+
+/// The rows at one point of a run.
+#[derive(Debug)]
+struct Snapshot {
+    name: String,
+    rows: Vec<Vec<f32>>,
+    kind: Kind,
+}
+
+impl Snapshot {
+    /// In the reference's shape: `[batch, tokens, width]` with the rows that were computed marked, or `[batch, width]`. Text `i` of the
+    /// batch is distinct text `places[i]`, whose tokens are the rows `paths[places[i]]`.
+    fn spread(
+        &self,
+        config: &TextConfig,
+        ids: &[Vec<u32>],
+        places: &[usize],
+        paths: &[Vec<u32>],
+    ) -> Result<TracedStage> {
+        let width = self.rows.first().map_or(0, Vec::len);
+        let name = self.name.clone();
+        if self.kind == Kind::Texts {
+            let values: Vec<f32> = places.iter().flat_map(|place| &self.rows[*place]).copied().collect();
+            let values = Tensor::from_vec(values, (ids.len(), width), &Device::Cpu)?;
+            return Ok(TracedStage { name, values, computed: None });
+        }
+        let tokens = ids.first().map_or(0, Vec::len);
+        let mut values = vec![0.0; ids.len() * tokens * width];
+        let mut computed = vec![false; ids.len() * tokens];
+        for (text, (ids, place)) in ids.iter().zip(places).enumerate() {
+            let mut put = |position: usize, row: &[f32]| {
+                let cell = text * tokens + position;
+                values[cell * width..(cell + 1) * width].copy_from_slice(row);
+                computed[cell] = true;
+            };
+            if self.kind == Kind::PooledTokens {
+                put(config.pool.position(ids), &self.rows[*place]);
+            } else {
+                paths[*place].iter().enumerate().for_each(|(position, row)| put(position, &self.rows[*row as usize]));
+            }
+        }
+        let values = Tensor::from_vec(values, (ids.len(), tokens, width), &Device::Cpu)?;
+        Ok(TracedStage { name, values, computed: Some(computed) })
+    }
+}
+
+fn tree(config: &TextConfig, texts: &[&[u32]]) -> PrefixTree {
+    if config.causal { PrefixTree::of(texts) } else { PrefixTree::apart(texts) }
+}
+
+/// The tokens of a text that its embedding depends on.
+fn needed<'a>(config: &TextConfig, ids: &'a [u32]) -> Result<&'a [u32]> {
+    if ids.is_empty() || ids.len() > config.context_length {
+        let (found, most) = (ids.len(), config.context_length);
+        return Err(Error::Input(format!("a text of {found} tokens, expected 1 to {most}")));
+    }
+    if let Some(id) = ids.iter().find(|id| **id as usize >= config.vocab_size) {
+        return Err(Error::Input(format!("token id {id} is beyond the vocabulary of {}", config.vocab_size)));
+    }
+    // What follows the pooled token can't reach it through a causal mask.
+    Ok(if config.causal { &ids[..=config.pool.position(ids)] } else { ids })
 }

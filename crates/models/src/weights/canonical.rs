@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{Device, Tensor};
+use crossmodal_kernels::product::Int8Weights;
 
 use super::Checkpoint;
 use crate::error::{Error, Result};
@@ -75,7 +76,8 @@ impl CanonicalWeights {
             check_shapes(&checkpoint, recipe, shape, rows_free)?;
             used.extend(recipe.sources().iter().map(String::as_str));
         }
-        let unknown = checkpoint.names().filter(|name| !used.contains(name) && !ignorable(name)).min();
+        let extra = |name: &&str| !used.contains(name) && !checkpoint.is_scale(name) && !ignorable(name);
+        let unknown = checkpoint.names().filter(extra).min();
         if let Some(name) = unknown {
             let reason = "is not part of the architecture that the configuration describes";
             return Err(Error::tensor(checkpoint.path(), name, reason));
@@ -134,6 +136,67 @@ impl CanonicalWeights {
                 Ok((stacked, all))
             }
         }
+    }
+
+    /// Whether any matrix is quantised.
+    pub fn is_quantised(&self) -> bool {
+        self.checkpoint.names().any(|name| self.checkpoint.is_scale(name))
+    }
+
+    /// The integers of a canonical matrix, where the checkpoint holds it quantised by rows; `None` otherwise.
+    ///
+    /// # Errors
+    /// As [`values`](Self::values).
+    pub fn int8(&self, canonical: &str) -> Result<Option<Int8Weights>> {
+        let Some((recipe, _)) = self.recipes.entries.get(canonical) else {
+            return Err(Error::tensor(self.checkpoint.path(), canonical, "is not part of this model"));
+        };
+        match recipe {
+            Recipe::Copy(name) => self.checkpoint.int8(name),
+            // Its rows are columns here, and have no scale of their own.
+            Recipe::Transpose(_) => Ok(None),
+            Recipe::Stack(names) => {
+                let mut all = Int8Weights { values: Vec::new(), scales: Vec::new() };
+                for name in names {
+                    let Some(part) = self.checkpoint.int8(name)? else { return Ok(None) };
+                    all.values.extend(part.values);
+                    all.scales.extend(part.scales);
+                }
+                Ok(Some(all))
+            }
+        }
+    }
+
+    /// The tensors of the checkpoint that a canonical matrix consists of row by row: those that can be quantised by rows. Empty where
+    /// its rows aren't those of the checkpoint's.
+    pub fn row_sources(&self, canonical: &str) -> &[String] {
+        match self.recipes.entries.get(canonical) {
+            Some((recipe @ (Recipe::Copy(_) | Recipe::Stack(_)), shape)) if shape.len() == 2 => recipe.sources(),
+            _ => &[],
+        }
+    }
+
+    /// Names of the checkpoint's own tensors that canonical ones are made from, in alphabetical order.
+    pub fn sources(&self) -> BTreeSet<&str> {
+        self.recipes.entries.values().flat_map(|(recipe, _)| recipe.sources()).map(String::as_str).collect()
+    }
+
+    /// Decodes one row of a canonical matrix.
+    ///
+    /// # Errors
+    /// As [`values`](Self::values), and a row that doesn't exist or is of another length than `row`.
+    pub fn row(&self, canonical: &str, at: usize, row: &mut [f32]) -> Result<()> {
+        if let Some((Recipe::Copy(name), _)) = self.recipes.entries.get(canonical)
+            && self.checkpoint.load_row(name, at, row)?.is_some()
+        {
+            return Ok(());
+        }
+        let (_, values) = self.values(canonical)?;
+        match values.get(at * row.len()..(at + 1) * row.len()) {
+            Some(found) => row.copy_from_slice(found),
+            None => return Err(Error::tensor(self.checkpoint.path(), canonical, format!("has no row {at}"))),
+        }
+        Ok(())
     }
 
     /// Decodes a canonical tensor.

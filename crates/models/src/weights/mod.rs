@@ -1,4 +1,7 @@
 //! Weight files: safetensors (whole or sharded) and PyTorch state dicts, mapped, decoded to `f32` one tensor at a time.
+//!
+//! A matrix `NAME` of 8-bit integers is a quantised one: row `i` stands for its integers times element `i` of the tensor
+//! `NAME_scale`.
 
 mod canonical;
 mod pickle;
@@ -9,6 +12,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crossmodal_kernels::MappedFile;
+use crossmodal_kernels::product::{INT8_LEVELS, Int8Weights};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
@@ -41,7 +45,9 @@ pub(crate) enum Stored {
     F32,
     F16,
     Bf16,
-    /// Integers and booleans: counters and position ids, never weights.
+    /// Levels of a quantised matrix, with a scale per row in a tensor of their own.
+    I8,
+    /// Other integers and booleans: counters and position ids, never weights.
     Other {
         size: usize,
     },
@@ -53,6 +59,7 @@ impl Stored {
             Self::F64 => 8,
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
+            Self::I8 => 1,
             Self::Other { size } => size,
         }
     }
@@ -177,14 +184,27 @@ impl Checkpoint {
         self.files.iter().filter(|(_, open)| matches!(open, OpenFile::Mapped(_))).map(|(path, _)| path.as_path())
     }
 
+    /// Size of all files together, in bytes.
+    pub fn size(&self) -> u64 {
+        self.files.iter().map(|(_, open)| open.bytes().len() as u64).sum()
+    }
+
+    /// Whether a tensor holds the scales of a quantised one.
+    pub(crate) fn is_scale(&self, name: &str) -> bool {
+        let of = name.strip_suffix(SCALE).and_then(|matrix| self.entries.get(matrix));
+        of.is_some_and(|entry| entry.dtype == Stored::I8)
+    }
+
     /// Decodes a tensor to `f32` in row-major order.
     ///
     /// # Errors
     /// A tensor that is missing, doesn't hold floating-point numbers, or holds NaN or infinity.
     pub fn load(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
-        let entry = self.entries.get(name).ok_or_else(|| Error::tensor(self.path(), name, "is missing"))?;
-        let (path, open) = &self.files[entry.file];
-        let bytes = &open.bytes()[entry.bytes.clone()];
+        let (entry, path, bytes) = self.find(name)?;
+        if entry.dtype == Stored::I8 {
+            let (shape, levels) = self.levels(name)?;
+            return Ok((shape, levels.dequantise()));
+        }
         let count: usize = entry.shape.iter().product();
         let values = if entry.strides == row_major(&entry.shape) || count <= 1 {
             decode(&bytes[..count * entry.dtype.size()], entry.dtype)
@@ -193,11 +213,98 @@ impl Checkpoint {
         };
         let values =
             values.ok_or_else(|| Error::tensor(path, name, "holds integers, expected floating-point numbers"))?;
-        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-            let reason = format!("holds {} at element {at}: the checkpoint is damaged", values[at]);
+        check_finite(path, name, &values)?;
+        self.release(entry);
+        Ok((entry.shape.clone(), values))
+    }
+
+    /// The integers and scales of a quantised matrix; `None` where the tensor holds something else, or integers of a wider range than
+    /// the kernels compute with.
+    ///
+    /// # Errors
+    /// A quantised matrix without its scales, or with scales that don't fit.
+    pub fn int8(&self, name: &str) -> Result<Option<Int8Weights>> {
+        if !self.entries.get(name).is_some_and(|entry| entry.dtype == Stored::I8) {
+            return Ok(None);
+        }
+        let (_, levels) = self.levels(name)?;
+        let fit = levels.values.iter().all(|level| i32::from(*level).abs() <= INT8_LEVELS);
+        Ok(fit.then_some(levels))
+    }
+
+    fn levels(&self, name: &str) -> Result<(Vec<usize>, Int8Weights)> {
+        let (entry, path, bytes) = self.find(name)?;
+        let (shape, scales) = self.load(&format!("{name}{SCALE}"))?;
+        let rows = entry.shape.first().copied().unwrap_or(0);
+        if entry.shape.len() != 2 || shape.iter().product::<usize>() != rows {
+            let reason = format!("is quantised with shape {:?}, but its scales have shape {shape:?}", entry.shape);
             return Err(Error::tensor(path, name, reason));
         }
-        Ok((entry.shape.clone(), values))
+        let values = bytes.iter().map(|byte| i8::from_le_bytes([*byte])).collect();
+        self.release(entry);
+        Ok((entry.shape.clone(), Int8Weights { values, scales }))
+    }
+
+    /// Decodes one row of a matrix into `row`; `None` where that can't be done without the rest.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and a row that doesn't exist or is of another length.
+    pub fn load_row(&self, name: &str, at: usize, row: &mut [f32]) -> Result<Option<()>> {
+        let (entry, path, bytes) = self.find(name)?;
+        let [rows, width] = entry.shape[..] else { return Ok(None) };
+        if entry.strides != row_major(&entry.shape) {
+            return Ok(None);
+        }
+        if at >= rows || row.len() != width {
+            let reason = format!("has shape {:?}, row {at} of length {} was asked for", entry.shape, row.len());
+            return Err(Error::tensor(path, name, reason));
+        }
+        let size = entry.dtype.size();
+        let bytes = &bytes[at * width * size..(at + 1) * width * size];
+        if entry.dtype == Stored::I8 {
+            let mut scale = [0.0];
+            let scales = format!("{name}{SCALE}");
+            let (scales_entry, _, scale_bytes) = self.find(&scales)?;
+            let place = at * scales_entry.dtype.size();
+            match scale_bytes.get(place..place + scales_entry.dtype.size()) {
+                Some(bytes) if decode_into(bytes, scales_entry.dtype, &mut scale) => {}
+                _ => return Err(Error::tensor(path, &scales, format!("has no floating-point scale for row {at}"))),
+            }
+            row.iter_mut().zip(bytes).for_each(|(x, byte)| *x = f32::from(i8::from_le_bytes([*byte])) * scale[0]);
+        } else if !decode_into(bytes, entry.dtype, row) {
+            return Err(Error::tensor(path, name, "holds integers, expected floating-point numbers"));
+        }
+        check_finite(path, name, row)?;
+        Ok(Some(()))
+    }
+
+    fn find(&self, name: &str) -> Result<(&Entry, &Path, &[u8])> {
+        let entry = self.entries.get(name).ok_or_else(|| Error::tensor(self.path(), name, "is missing"))?;
+        let (path, open) = &self.files[entry.file];
+        Ok((entry, path, &open.bytes()[entry.bytes.clone()]))
+    }
+
+    /// Lets go of a tensor's pages, lest the file count as memory beside what was made of it.
+    fn release(&self, entry: &Entry) {
+        if let (_, OpenFile::Mapped(map)) = &self.files[entry.file] {
+            map.release(entry.bytes.clone());
+        }
+    }
+}
+
+/// Ending of the names of scales.
+pub(crate) const SCALE: &str = "_scale";
+
+fn check_finite(path: &Path, name: &str, values: &[f32]) -> Result<()> {
+    // Blocks without an early way out are checked many elements at a time.
+    let finite = |values: &[f32]| values.iter().fold(true, |all, value| all & value.is_finite());
+    match values.chunks(CHUNK).position(|chunk| !finite(chunk)) {
+        None => Ok(()),
+        Some(chunk) => {
+            let at = chunk * CHUNK + values[chunk * CHUNK..].iter().position(|value| !value.is_finite()).unwrap_or(0);
+            let reason = format!("holds {} at element {at}: the checkpoint is damaged", values[at]);
+            Err(Error::tensor(path, name, reason))
+        }
     }
 }
 
@@ -235,6 +342,11 @@ const CHUNK: usize = 4096;
 
 fn decode(bytes: &[u8], dtype: Stored) -> Option<Vec<f32>> {
     let mut values = vec![0f32; bytes.len() / dtype.size()];
+    decode_into(bytes, dtype, &mut values).then_some(values)
+}
+
+/// Decodes as many numbers as `values` holds; whether the type is a floating-point one.
+fn decode_into(bytes: &[u8], dtype: Stored, values: &mut [f32]) -> bool {
     match dtype {
         Stored::F64 => {
             for (value, raw) in values.iter_mut().zip(bytes.as_chunks::<8>().0) {
@@ -260,9 +372,9 @@ fn decode(bytes: &[u8], dtype: Stored) -> Option<Vec<f32>> {
                 *value = bf16::from_le_bytes(*raw).to_f32();
             }
         }
-        Stored::Other { .. } => return None,
+        Stored::I8 | Stored::Other { .. } => return false,
     }
-    Some(values)
+    true
 }
 
 /// Row-major copy of a strided view.

@@ -41,6 +41,7 @@ fn stored(dtype: Dtype) -> Stored {
         Dtype::F32 => Stored::F32,
         Dtype::F16 => Stored::F16,
         Dtype::BF16 => Stored::Bf16,
+        Dtype::I8 => Stored::I8,
         other => Stored::Other { size: (other.bitsize() / 8).max(1) },
     }
 }

@@ -1,0 +1,45 @@
+"""What the figures were measured on: processor, system, versions and commit."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+
+import settings
+
+PACKAGES = ["torch", "transformers", "open_clip_torch", "onnxruntime", "openvino", "sentence-transformers", "pillow", "numpy"]
+INSTRUCTIONS = ["avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "amx_tile", "asimd", "asimddp", "i8mm"]
+
+
+def _output(*command):
+    """What a command prints, or nothing if it can't be run."""
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=settings.REPOSITORY)
+    except OSError:
+        return ""
+    return result.stdout.strip() if result.returncode == 0 else ""
+
+
+def processor():
+    """The processor's name, its family and the instructions that matter here."""
+    found = {}
+    for line in open("/proc/cpuinfo"):
+        name, _, value = line.partition(":")
+        found.setdefault(name.strip(), value.strip())
+    flags = found.get("flags", found.get("Features", "")).split()
+    has = " ".join(flag for flag in INSTRUCTIONS if flag in flags)
+    name = found.get("model name", platform.processor() or platform.machine())
+    return f"{name}, family {found.get('cpu family', '?')} model {found.get('model', '?')} ({has})"
+
+
+def describe():
+    """Lines for the heading of a report."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    commit = _output("git", "rev-parse", "--short", "HEAD") or "unknown"
+    changed = " with changes" if _output("git", "status", "--porcelain", "--", "crates", "Cargo.lock") else ""
+    versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in PACKAGES)
+    return {
+        "machine": f"{os.cpu_count()} processors, {processor()}, {memory:.0f} GiB, {platform.system()} {platform.release()}",
+        "versions": f"{_output('rustc', '--version') or 'rustc unknown'}; Python {platform.python_version()}, {versions}",
+        "commit": commit + changed,
+    }

@@ -1,0 +1,136 @@
+//! A safetensors file of a quantised model, written tensor by tensor: sizes are known beforehand, so the header comes first.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use crossmodal_kernels::product::Int8Weights;
+use serde_json::{Map, Value, json};
+
+use super::SourceTensor;
+use crate::error::{Error, Result};
+use crate::weights::{Checkpoint, SCALE};
+
+/// A file being written.
+#[derive(Debug)]
+pub(super) struct WeightWriter {
+    path: PathBuf,
+    file: BufWriter<File>,
+    /// Where the data of each tensor starts in the file.
+    starts: HashMap<String, u64>,
+    size: u64,
+}
+
+impl WeightWriter {
+    /// Writes the header for these tensors of a checkpoint.
+    pub(super) fn create(
+        path: &Path,
+        checkpoint: &Checkpoint,
+        tensors: &[SourceTensor<'_>],
+        metadata: &[(&str, &str)],
+    ) -> Result<Self> {
+        let layout = Layout::of(checkpoint, tensors, metadata)?;
+        let file = File::create_new(path).map_err(|error| failed(path, error, layout.size))?;
+        let mut writer =
+            Self { path: path.to_path_buf(), file: BufWriter::with_capacity(1 << 20, file), starts: layout.starts, size: layout.size };
+        writer.put(0, |file| file.write_all(&layout.header))?;
+        Ok(writer)
+    }
+
+    /// Writes a tensor, and its scales if it is to be quantised.
+    pub(super) fn add(&mut self, checkpoint: &Checkpoint, tensor: &SourceTensor<'_>) -> Result<()> {
+        let (shape, values) = checkpoint.load(tensor.name)?;
+        if !tensor.quantised {
+            return self.put_floats(tensor.name, &values);
+        }
+        let levels = Int8Weights::quantise(&values, shape[1..].iter().product());
+        drop(values);
+        self.put_floats(&scales_of(tensor.name), &levels.scales)?;
+        self.put(self.start(tensor.name), |file| {
+            levels.values.iter().try_for_each(|level| file.write_all(&level.to_le_bytes()))
+        })
+    }
+
+    /// Makes everything durable and returns the file's size.
+    pub(super) fn finish(self) -> Result<u64> {
+        let Self { path, file, size, .. } = self;
+        let file = file.into_inner().map_err(|error| failed(&path, error.into_error(), size))?;
+        file.sync_all().map_err(|error| failed(&path, error, size))?;
+        Ok(size)
+    }
+
+    fn start(&self, name: &str) -> u64 {
+        self.starts.get(name).copied().unwrap_or_default()
+    }
+
+    fn put_floats(&mut self, name: &str, values: &[f32]) -> Result<()> {
+        self.put(self.start(name), |file| values.iter().try_for_each(|value| file.write_all(&value.to_le_bytes())))
+    }
+
+    fn put(&mut self, start: u64, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
+        let written = self.file.seek(SeekFrom::Start(start)).and_then(|_| write(&mut self.file));
+        written.map_err(|error| failed(&self.path, error, self.size))
+    }
+}
+
+fn scales_of(name: &str) -> String {
+    format!("{name}{SCALE}")
+}
+
+fn failed(path: &Path, source: io::Error, size: u64) -> Error {
+    let source = match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            io::Error::new(source.kind(), format!("no room for the {size} bytes of this file"))
+        }
+        _ => source,
+    };
+    Error::Io { path: path.to_path_buf(), source }
+}
+
+/// Where everything lies in a file.
+struct Layout {
+    header: Vec<u8>,
+    starts: HashMap<String, u64>,
+    size: u64,
+}
+
+impl Layout {
+    /// Floats first, so that they are aligned whatever the integers' sizes are.
+    fn of(checkpoint: &Checkpoint, tensors: &[SourceTensor<'_>], metadata: &[(&str, &str)]) -> Result<Self> {
+        let mut slots: Vec<(String, &str, Vec<usize>)> = Vec::new();
+        for tensor in tensors {
+            let missing = || Error::tensor(checkpoint.path(), tensor.name, "is missing");
+            let shape = checkpoint.shape(tensor.name).ok_or_else(missing)?.to_vec();
+            if tensor.quantised {
+                let scales = scales_of(tensor.name);
+                if checkpoint.contains(&scales) {
+                    return Err(Error::tensor(checkpoint.path(), &scales, "has the name that scales would have"));
+                }
+                slots.push((scales, "F32", shape[..1].to_vec()));
+                slots.push((tensor.name.to_string(), "I8", shape));
+            } else {
+                slots.push((tensor.name.to_string(), "F32", shape));
+            }
+        }
+        slots.sort_by_key(|(_, dtype, _)| *dtype != "F32");
+        let mut header = Map::new();
+        let metadata: Map<String, Value> = metadata.iter().map(|(key, value)| (key.to_string(), json!(value))).collect();
+        header.insert("__metadata__".to_string(), Value::Object(metadata));
+        let mut starts = HashMap::new();
+        let mut end = 0;
+        for (name, dtype, shape) in slots {
+            let start = end;
+            end += shape.iter().product::<usize>() as u64 * if dtype == "F32" { 4 } else { 1 };
+            header.insert(name.clone(), json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] }));
+            starts.insert(name, start);
+        }
+        let mut text = Value::Object(header).to_string();
+        // The format asks for spaces up to a multiple of eight.
+        text.push_str(&" ".repeat(text.len().next_multiple_of(8) - text.len()));
+        let data = 8 + text.len() as u64;
+        starts.values_mut().for_each(|start| *start += data);
+        let header = [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+        Ok(Self { header, starts, size: data + end })
+    }
+}

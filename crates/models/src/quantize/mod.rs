@@ -1,0 +1,198 @@
+//! Quantised copies of models: a folder in the source's layout with 8-bit weights, about a quarter of the size in 32-bit floats.
+//!
+//! The linear layers of all blocks and the token table are stored in 8-bit integers with a scale per row, everything else as 32-bit
+//! floats with exactly the source's values. Such a folder loads like any other model and runs in integers unless another precision is
+//! asked for. It carries the id of its source's weights, so that its vectors stay in the source's space.
+//!
+//! Pictures get the same vectors, bit for bit, as from the source loaded with [`Precision::Int8`](crate::Precision::Int8). Texts get
+//! nearly the same: there, the token table is used as the source has it.
+
+mod file;
+mod folder;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::clip::ClipModel;
+use crate::config::{self, Layout};
+use crate::embedder::Embedder;
+use crate::error::{Error, Result};
+use crate::load::{anchor, locate_clip};
+use crate::options::LoadOptions;
+use crate::source::Located;
+use crate::space::ORIGIN_KEY;
+use crate::weights::CanonicalWeights;
+use file::WeightWriter;
+use folder::{NewFolder, Place};
+
+/// Metadata key of safetensors files that says how their matrices are quantised.
+pub const SCHEME_KEY: &str = "crossmodal.quantization";
+
+/// The value of [`SCHEME_KEY`]: each row of a matrix is integers from -63 to 63 times a scale.
+pub const SCHEME: &str = "int8 per row, 63 levels";
+
+const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
+
+/// The weight file of a copy, by its layout.
+const WEIGHTS: [(Layout, &str); 2] =
+    [(Layout::HuggingFace, "model.safetensors"), (Layout::OpenClip, "open_clip_model.safetensors")];
+
+/// Files that a Hugging Face model consists of besides weights.
+const HUGGING_FACE_FILES: [&str; 3] = ["config.json", "preprocessor_config.json", "processor_config.json"];
+
+/// Files of tokenizers, in either layout. A name ending in `*` stands for all that begin like it.
+const TOKENIZER_FILES: [&str; 7] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "bpe*",
+];
+
+/// Terms that travel with the weights.
+const LICENCE_FILES: [&str; 2] = ["LICENSE*", "NOTICE*"];
+
+/// How a copy is made.
+#[derive(Debug, Clone, Default)]
+pub struct QuantizeOptions {
+    /// Replace a quantised copy that is there already. Anything else that is there is never touched.
+    pub force: bool,
+    /// How the source is loaded; precision and preparation don't matter. Its token is watched between tensors.
+    pub load: LoadOptions,
+}
+
+/// What became of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct QuantizeReport {
+    /// Name of the source.
+    pub model: String,
+    /// The copy's folder.
+    pub folder: PathBuf,
+    /// Id of the weights, of source and copy alike.
+    pub weights_id: String,
+    /// Size of the source's weight files, whatever they hold.
+    pub source_bytes: u64,
+    /// Size that the weights have in 32-bit floats.
+    pub fp32_bytes: u64,
+    /// Size of the copy's weight file.
+    pub bytes: u64,
+    /// Number of tensors in integers.
+    pub quantised: usize,
+    /// Number of tensors in floating point; scales aren't counted.
+    pub kept: usize,
+}
+
+/// Writes a quantised copy of the model of this name (as [`load`](crate::load) understands it) into the folder `out`, which mustn't
+/// exist. Tensors are read, quantised and written one after the other. The folder appears under its name when it is complete; until
+/// then, and after a failure, there is nothing of it. `progress` hears how many of how many tensors are done.
+///
+/// # Errors
+/// A model that can't be loaded or is quantised already; an `out` that exists, lies within the source's folder or around it, or can't be
+/// written; cancellation.
+pub fn quantize(
+    name: &str,
+    out: &Path,
+    options: &QuantizeOptions,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<QuantizeReport> {
+    let load = LoadOptions { precision: None, trainable: false, ..options.load.clone() };
+    let (located, model) = locate_clip(name, &load)?;
+    let weights = model.weights();
+    if weights.is_quantised() {
+        return Err(Error::Input(format!("{}: is quantised already", located.describe())));
+    }
+    let place = Place::choose(out, &located, weights.checkpoint(), options.force)?;
+    let id = model.weights_id()?.to_string();
+    let metadata = [("format", "pt"), (ORIGIN_KEY, &id), (SCHEME_KEY, SCHEME)];
+    let tensors = tensors(weights);
+    let folder = NewFolder::beside(&place)?;
+    for (name, bytes) in companions(&located, &model)? {
+        folder.write(&name, &bytes)?;
+    }
+    let weights_name = WEIGHTS.iter().find(|(layout, _)| *layout == model.config().layout).map_or("", |(_, name)| name);
+    let mut writer = WeightWriter::create(&folder.file(weights_name), weights.checkpoint(), &tensors, &metadata)?;
+    for (done, tensor) in tensors.iter().enumerate() {
+        progress(done, tensors.len());
+        options.load.cancel.check()?;
+        writer.add(weights.checkpoint(), tensor)?;
+    }
+    let bytes = writer.finish()?;
+    progress(tensors.len(), tensors.len());
+    folder.put_in_place(options.force)?;
+    let quantised = tensors.iter().filter(|tensor| tensor.quantised).count();
+    Ok(QuantizeReport {
+        model: model.info().name.clone(),
+        folder: out.to_path_buf(),
+        weights_id: id,
+        source_bytes: weights.checkpoint().size(),
+        fp32_bytes: 4 * model.info().parameters,
+        bytes,
+        quantised,
+        kept: tensors.len() - quantised,
+    })
+}
+
+/// A tensor of the source, and what becomes of it.
+#[derive(Debug)]
+struct SourceTensor<'a> {
+    name: &'a str,
+    quantised: bool,
+}
+
+/// All tensors that matter, in alphabetical order. Buffers are left out.
+fn tensors(weights: &CanonicalWeights) -> Vec<SourceTensor<'_>> {
+    let quantised: BTreeSet<&str> =
+        weights.names().filter(|name| is_quantised(name)).flat_map(|name| weights.row_sources(name)).map(String::as_str).collect();
+    weights.sources().into_iter().map(|name| SourceTensor { name, quantised: quantised.contains(name) }).collect()
+}
+
+/// Whether a canonical tensor is one of those that copies hold in integers, as far as its rows are the source's.
+fn is_quantised(canonical: &str) -> bool {
+    const LINEAR: [&str; 4] = [".attention.qkv.weight", ".attention.out.weight", ".mlp.fc1.weight", ".mlp.fc2.weight"];
+    canonical == "text.tokens"
+        || canonical.contains(".blocks.") && LINEAR.iter().any(|ending| canonical.ends_with(ending))
+}
+
+/// Names and contents of what the copy needs besides weights.
+fn companions(located: &Located, model: &ClipModel) -> Result<Vec<(String, Vec<u8>)>> {
+    let present = located.files()?;
+    let has_config = located.read(OPEN_CLIP_CONFIG)?.is_some();
+    let patterns: Vec<&str> = match model.config().layout {
+        Layout::HuggingFace => [&HUGGING_FACE_FILES[..], &TOKENIZER_FILES, &LICENCE_FILES].concat(),
+        Layout::OpenClip if has_config => [&[OPEN_CLIP_CONFIG][..], &TOKENIZER_FILES, &LICENCE_FILES].concat(),
+        // Of what lies around a bare file, only this can be part of the model.
+        Layout::OpenClip => vec!["merges.txt", "bpe*"],
+    };
+    let mut files = Vec::new();
+    for name in present.into_iter().filter(|name| patterns.iter().any(|pattern| fits(name, pattern))) {
+        if let Some(bytes) = located.read(&name)? {
+            files.push((name, bytes.into_owned()));
+        }
+    }
+    if model.config().layout == Layout::OpenClip && !has_config {
+        let checkpoint = model.weights().checkpoint();
+        let prefix = anchor(checkpoint, config::open_clip::ANCHOR)?;
+        let config = json!({ "model_cfg": config::describe_state_dict(checkpoint, &prefix)? });
+        files.push((OPEN_CLIP_CONFIG.to_string(), format!("{config:#}\n").into_bytes()));
+    }
+    Ok(files)
+}
+
+fn fits(name: &str, pattern: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == pattern,
+    }
+}
+
+/// Whether a file of this name can be part of a copy.
+fn is_part_of_a_copy(name: &str) -> bool {
+    let weights = WEIGHTS.iter().map(|(_, name)| name);
+    let others = HUGGING_FACE_FILES.iter().chain(&TOKENIZER_FILES).chain(&LICENCE_FILES).chain(&[OPEN_CLIP_CONFIG]);
+    weights.chain(others).any(|pattern| fits(name, pattern))
+}

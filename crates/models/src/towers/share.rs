@@ -1,0 +1,76 @@
+//! How a batch is shared out: to threads that each compute some items whole, or to all threads together item after item.
+
+use std::sync::{Mutex, PoisonError};
+
+use crossmodal_kernels::team::{Crew, Team};
+
+use crate::error::Result;
+use crate::progress::CancelToken;
+
+/// Computes the groups `0..count` with `compute`, whose results come back in order. With `alone`, each group is computed by one
+/// thread, several groups at a time; otherwise one after the other, each by all threads.
+///
+/// # Errors
+/// The first error of `compute` in order of groups, or [`Error::Cancelled`] once `cancel` is raised: it is looked at before each group.
+pub(super) fn share<T: Send>(
+    count: usize,
+    alone: bool,
+    cancel: &CancelToken,
+    compute: impl Fn(Crew<'_>, usize) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let session = Team::global().session();
+    let crew = Crew::Team(&session);
+    let compute = |crew, group| cancel.check().and_then(|()| compute(crew, group));
+    if !alone {
+        return (0..count).map(|group| compute(crew, group)).collect();
+    }
+    let results = Mutex::new((0..count).map(|_| None).collect::<Vec<Option<Result<T>>>>());
+    crew.for_each(count, |group| {
+        let result = compute(Crew::Solo, group);
+        results.lock().unwrap_or_else(PoisonError::into_inner)[group] = Some(result);
+    });
+    results.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect()
+}
+
+/// Sizes of groups of `items`, at most `most` each: large ones first, small ones at the end, so that threads finish together.
+pub(super) fn group_sizes(items: usize, threads: usize, most: usize) -> Vec<usize> {
+    let mut sizes = Vec::new();
+    let mut rest = items;
+    while rest > 0 {
+        let size = (rest / (2 * threads)).clamp(1, most.max(1));
+        sizes.push(size);
+        rest -= size;
+    }
+    sizes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+
+    #[test]
+    fn groups_shrink_towards_the_end() {
+        assert_eq!(group_sizes(32, 2, 4), [4, 4, 4, 4, 4, 3, 2, 1, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(group_sizes(3, 2, 4), [1, 1, 1]);
+        assert!(group_sizes(0, 2, 4).is_empty());
+        for items in 0..100 {
+            assert_eq!(group_sizes(items, 3, 5).iter().sum::<usize>(), items);
+        }
+    }
+
+    #[test]
+    fn results_come_in_order_and_the_first_error_wins() {
+        for alone in [false, true] {
+            let cancel = CancelToken::new();
+            let squares = share(50, alone, &cancel, |_, group| Ok(group * group)).unwrap();
+            assert_eq!(squares, (0..50).map(|i| i * i).collect::<Vec<_>>());
+            let fail = |_: Crew<'_>, group: usize| {
+                if group % 10 == 7 { Err(Error::Input(format!("group {group}"))) } else { Ok(group) }
+            };
+            assert!(share(50, alone, &cancel, fail).unwrap_err().to_string().contains("group 7"));
+            cancel.cancel();
+            assert!(matches!(share(5, alone, &cancel, |_, group| Ok(group)), Err(Error::Cancelled)));
+        }
+    }
+}
