@@ -86,8 +86,8 @@ def main():
                 order, items, flops = inputs(name, model, tower, arguments.quick)
                 print(f"{title}", flush=True)
                 result = measure(crew, name, items, order, min(clock.rounds, most), clock)
-                about = {"title": title, "items": items, "flops": flops, "model": model, "quick": arguments.quick}
-                samples.merge("encode", {name: {**about, "threads": settings.THREADS, **result}})
+                about = {"title": title, "items": items, "flops": flops, "model": model, "threads": settings.THREADS}
+                samples.merge("encode", {name: {**about, **result}}, arguments.quick)
 
 
 if __name__ == "__main__":

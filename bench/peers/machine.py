@@ -1,4 +1,4 @@
-"""What the figures were measured on: processor, system, versions and commit."""
+"""What is measured, and what on: the commit, processor, system and versions."""
 
 import importlib.metadata
 import os
@@ -32,14 +32,17 @@ def processor():
     return f"{name}, family {found.get('cpu family', '?')} model {found.get('model', '?')} ({has})"
 
 
+def commit():
+    """The commit of the working tree, and whether it has changes to the programs."""
+    name = _output("git", "rev-parse", "--short", "HEAD") or "unknown"
+    return name + (" with changes" if _output("git", "status", "--porcelain", "--", "crates", "Cargo.lock") else "")
+
+
 def describe():
     """Lines for the heading of a report."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    commit = _output("git", "rev-parse", "--short", "HEAD") or "unknown"
-    changed = " with changes" if _output("git", "status", "--porcelain", "--", "crates", "Cargo.lock") else ""
     versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in PACKAGES)
     return {
         "machine": f"{os.cpu_count()} processors, {processor()}, {memory:.0f} GiB, {platform.system()} {platform.release()}",
         "versions": f"{_output('rustc', '--version') or 'rustc unknown'}; Python {platform.python_version()}, {versions}",
-        "commit": commit + changed,
     }

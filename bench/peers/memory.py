@@ -35,7 +35,7 @@ def main():
             found.setdefault(name, []).append(run(command, watch=True)["memory"])
             last = found[name][-1]
             print(f"  {name}: {last['resident'] / 1e6:.0f} MB resident, {last['anonymous'] / 1e6:.0f} MB anonymous", flush=True)
-    samples.merge("memory", {"runs": found, "pictures": len(files), "quick": arguments.quick})
+    samples.merge("memory", {"runs": found, "pictures": len(files)}, arguments.quick)
 
 
 if __name__ == "__main__":

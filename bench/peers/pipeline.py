@@ -151,8 +151,8 @@ def main():
             sample, _ = one_run(name, files, ours)
             found[name].append(sample)
             print(f"  round {number + 1}: {name}: {sample['rate']:.2f} pictures/s, start {sample['start']:.2f} s", flush=True)
-    about = {"pictures": count, "megabytes": sum(sizes) / count / 1e6, "quick": arguments.quick, "preparation": preparation}
-    samples.merge("pipeline", {"runs": found, "agreement": agreed, **about})
+    about = {"pictures": count, "megabytes": sum(sizes) / count / 1e6, "preparation": preparation}
+    samples.merge("pipeline", {"runs": found, "agreement": agreed, **about}, arguments.quick)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import samples
 import settings
 from engines import ENGINES
 from shapes import text_weight_bytes
+from workloads import WORKLOADS
 
 UNITS = {"peak": "of peak", "bandwidth": "of bandwidth"}
 
@@ -118,7 +119,7 @@ def encode_bar(bar, encode):
     wanted = f"{bar['ratio']:.2f} x {bar['peer']}"
     wanted += "".join(f" and {share:.0%} {UNITS[kind]}" for kind, share in bar.get("all", {}).items())
     wanted += "".join(f" or {share:.0%} {UNITS[kind]}" for kind, share in bar.get("either", {}).items())
-    title = workload["title"] if workload else bar["workload"]
+    title = next(title for name, title, *_ in WORKLOADS if name == bar["workload"])
     if not workload or ours not in workload["engines"] or bar["peer"] not in workload["engines"]:
         return f"{title}, {bar['precision']}", wanted, "", None
     ratio = ratios(workload["engines"][ours], workload["engines"][bar["peer"]])
@@ -153,8 +154,10 @@ def start_bars(start):
     if "ours" not in runs:
         return [(title, text, "", None) for text in wanted]
     seconds = _median(sample["first_line"] for sample in runs["ours"])
-    pairs = zip(runs["transformers, CLIPModel"], runs["ours"])
-    found = [theirs["first_line"] / mine["first_line"] for theirs, mine in pairs]
+    # The faster of transformers' ways in each round.
+    peers = zip(*(rounds for name, rounds in runs.items() if name != "ours"))
+    theirs = [min(sample["first_line"] for sample in one_round) for one_round in peers]
+    found = [other / mine["first_line"] for other, mine in zip(theirs, runs["ours"])]
     ratio = (statistics.median(found), min(found), max(found))
     return [
         (title, wanted[0], f"{seconds:.2f} s", seconds <= bars.START["seconds"]),
@@ -252,25 +255,34 @@ def probes_line(encode):
     return f"Probed in the same rounds: {', '.join(parts) or 'nothing'}."
 
 
-def document(everything, date):
-    """The whole report."""
-    encode = everything.get("encode", {})
-    parts = [everything[part] for part in ("pipeline", "start", "memory") if part in everything]
-    quick = any(part.get("quick") for part in [*encode.values(), *parts])
-    about = machine.describe()
+def commits(measured):
+    """Which commits were measured, and when."""
+    times = {}
+    for entry in measured.values():
+        times.setdefault(entry["commit"], []).append(entry["time"])
+    shown = [f"{name} ({min(found)} to {max(found)})" for name, found in times.items()]
+    return "; ".join(shown) + (" — parts are of different commits" if len(shown) > 1 else "")
+
+
+def document(everything, date, quick):
+    """The whole report, and what it was measured on."""
+    encode, about = everything.get("encode", {}), machine.describe()
     lines = [f"# Encoding beside other engines, {date}", ""]
     if quick:
-        lines += ["**Parts of this were a quick run: a test of the scripts, not a measurement.**", ""]
-    lines += [f"- Machine: {about['machine']}", f"- Versions: {about['versions']}", f"- Commit: {about['commit']}"]
-    lines += [f"- {settings.THREADS} threads each, random weights, the same for all. Made by `bench/peers/run.sh`.", f"- {probes_line(encode)}"]
+        lines += ["**A quick run: a test of the scripts, not a measurement.**", ""]
+    lines += [f"- Machine: {about['machine']}", f"- Versions: {about['versions']}", f"- Commit: {commits(everything['measured'])}"]
+    lines += ["- Random weights, the same for all. Made by `bench/peers/run.sh`."]
+    threads = sorted({workload["threads"] for workload in encode.values()})
     unrest = max((workload["unrest"] for workload in encode.values()), default=0.0)
-    lines += [f"- Resting workers used at most {100 * unrest:.1f} % of a core while another was timed.", ""]
-    lines += bars_table(everything)
+    if encode:
+        lines += [f"- Threads of every engine: {', '.join(map(str, threads))}. {probes_line(encode)}"]
+        lines += [f"- Resting workers used at most {100 * unrest:.1f} % of a core while another was timed."]
+    lines += ["", *bars_table(everything)]
     if encode:
         lines += [*rates_table(encode), *ratios_table(encode), *batch_remark(encode)]
+    if "pipeline" in everything:
+        lines += pipeline_tables(everything["pipeline"], encode)
     for part, table in (("start", start_table), ("memory", memory_table), ("check", check_table)):
-        if part == "start" and "pipeline" in everything:
-            lines += pipeline_tables(everything["pipeline"], encode)
         if part in everything:
             lines += table(everything[part])
     return "\n".join(lines).rstrip() + "\n", about
@@ -278,13 +290,13 @@ def document(everything, date):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--print", action="store_true", help="print the table, write nothing")
+    parser.add_argument("--quick", action="store_true", help="print the table of quick runs, write nothing")
     arguments = parser.parse_args()
-    date, everything = datetime.date.today().isoformat(), samples.read()
+    date, everything = datetime.date.today().isoformat(), samples.read(arguments.quick)
     if not everything:
         raise SystemExit("nothing was measured yet")
-    text, about = document(everything, date)
-    if arguments.print:
+    text, about = document(everything, date, arguments.quick)
+    if arguments.quick:
         print(text)
         return
     settings.RESULTS.mkdir(parents=True, exist_ok=True)

@@ -69,13 +69,14 @@ case "$part" in
     check) run check.py "${quick[@]}" ;;
     encode) run check.py "${quick[@]}"; run encode.py "${rounds[@]}" "${quick[@]}" ;;
     pipeline | start | memory) run "$part.py" "${rounds[@]}" "${quick[@]}" ;;
-    report) run report.py ;;
+    report) run report.py "${quick[@]}" ;;
     all)
+        rm -f "$data/samples${quick:+-quick}.json"
         run check.py "${quick[@]}"
         for each in encode pipeline start memory; do
             run "$each.py" "${rounds[@]}" "${quick[@]}"
         done
-        run report.py
+        run report.py "${quick[@]}"
         ;;
     *) usage 2 ;;
 esac

@@ -11,7 +11,6 @@ RESULTS = REPOSITORY / "bench" / "results"
 DATA = pathlib.Path(os.environ.get("CROSSMODAL_BENCH_DIR") or pathlib.Path.home() / ".cache" / "crossmodal-bench")
 INPUTS = DATA / "inputs"
 PHOTOS = DATA / "photos"
-SAMPLES = DATA / "samples.json"
 
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or REPOSITORY / "target")
 #: The program that is measured in whole: pipeline, start and memory.

@@ -52,7 +52,7 @@ def main():
             found[name].append({"first_line": result["first_line"], "seconds": result["seconds"]})
         shown = "  ".join(f"{name} {found[name][-1]['first_line']:.2f} s" for name in ways)
         print(f"  round {number + 1}: {shown}", flush=True)
-    samples.merge("start", {"runs": found, "quick": arguments.quick})
+    samples.merge("start", {"runs": found}, arguments.quick)
 
 
 if __name__ == "__main__":

@@ -156,9 +156,7 @@ impl Report {
     pub fn is_close(&self) -> bool {
         let agrees = |agreement: &Agreement| agreement.least_cosine >= CLOSE_COSINE;
         // A hair more, so that a loss of exactly that much isn't lost to rounding.
-        let finds = |retrieval: &Retrieval| {
-            retrieval.reference.at_1 - retrieval.candidate.at_1 <= CLOSE_RECALL + 1e-9
-        };
+        let finds = |retrieval: &Retrieval| retrieval.reference.at_1 - retrieval.candidate.at_1 <= CLOSE_RECALL + 1e-9;
         [self.images, self.texts].iter().all(agrees) && [self.text_to_image, self.image_to_text].iter().all(finds)
     }
 }
@@ -219,7 +217,9 @@ pub fn compare(
 ) -> Result<Report> {
     if reference.space()? != candidate.space()? {
         let (a, b) = (&reference.info().name, &candidate.info().name);
-        return Err(Error::Invalid(format!("{a} and {b} have different vector spaces: neither is a copy of the other")));
+        return Err(Error::Invalid(format!(
+            "{a} and {b} have different vector spaces: neither is a copy of the other"
+        )));
     }
     let Samples { samples, mut passed_over } = samples;
     let all = 2 * (samples.len() + Captions::of(samples.iter()).texts.len());

@@ -316,9 +316,11 @@ impl Embedder for ClipModel {
     fn fingerprint(&self, input: &Input) -> String {
         // Role, instruction, dimensions and span have no effect here or are refused.
         let precision = self.info.precision.as_str();
+        // A quantised copy shares its origin's space but not its numbers, in whatever arithmetic.
+        let stored = if self.weights.is_quantised() { " quantised" } else { "" };
         match input.modality {
-            Modality::Image => format!("clip {precision} image {}", self.prep.fingerprint()),
-            Modality::Text => format!("clip {precision} text {}", self.tokenizer.describe()),
+            Modality::Image => format!("clip {precision}{stored} image {}", self.prep.fingerprint()),
+            Modality::Text => format!("clip {precision}{stored} text {}", self.tokenizer.describe()),
             Modality::Audio | Modality::Video | Modality::Depth | Modality::Thermal | Modality::Imu => String::new(),
         }
     }

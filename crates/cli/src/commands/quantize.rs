@@ -45,7 +45,8 @@ pub fn run(arguments: &QuantizeArguments, settings: &Settings) -> anyhow::Result
         document["accuracy"] = accuracy.as_ref().map_or(Ok(Value::Null), with_verdict)?;
         output.document(&document)?;
     } else if let Some(report) = &accuracy {
-        let of = arguments.samples.as_ref().map_or("the built-in gallery".into(), |folder| folder.display().to_string());
+        let of =
+            arguments.samples.as_ref().map_or("the built-in gallery".into(), |folder| folder.display().to_string());
         tell_accuracy(report, &of, output)?;
     }
     Ok(Outcome::Fine)
@@ -95,8 +96,7 @@ fn check(
         settings.output.note(&format!("{place} is there already and is checked as it is; --force makes it anew"));
     }
     let steps = Steps::new(&settings.output, "comparing");
-    let report =
-        accuracy::compare(original.as_ref(), copy.as_ref(), samples, cancel, |done, all| steps.at(done, all));
+    let report = accuracy::compare(original.as_ref(), copy.as_ref(), samples, cancel, |done, all| steps.at(done, all));
     steps.finish();
     Ok(report?)
 }

@@ -234,3 +234,39 @@ fn a_collection_embeds_again_what_was_decoded_otherwise() {
     };
     assert_eq!([index(""), index(""), index(" --decode exact"), index(" --decode fast")], [2, 0, 0, 2]);
 }
+
+#[test]
+fn int8_changes_vectors_a_little() {
+    let home = home();
+    let embed = |options: &str| home.run(&format!("embed --text moon pics {options}")).expect(0);
+    let (exact, quantised) = (embeddings(&embed("--precision fp32")), embeddings(&embed("--precision int8")));
+    for (exact, quantised) in exact.iter().zip(&quantised) {
+        let cosine = dot(exact, quantised);
+        assert!((0.99..0.999_999).contains(&cosine), "{cosine}");
+    }
+    assert_eq!(embed("").stdout, embed("--precision fp32").stdout);
+    assert!(home.run("model info mini --precision int8").expect(0).stdout.contains("int8"));
+    let wrong = home.run("embed --text x --precision int4").expect(2);
+    assert!(wrong.stderr.contains("int4") && wrong.stderr.contains("int8"), "{}", wrong.stderr);
+}
+
+#[test]
+fn speed_is_measured_beside_what_the_machine_can_do() {
+    let home = Home::new();
+    let report = home.run("bench mini --modality image --batch 1,2 --seconds 1 --threads 1 --json").expect(0).json();
+    assert_eq!((report["model"].as_str(), report["precision"].as_str()), (Some("mini"), Some("fp32")));
+    assert_eq!(report["threads"], 1);
+    assert!(report["peak_gflops"].as_f64().unwrap() > 0.1);
+    let results = report["results"].as_array().unwrap();
+    assert_eq!(results.len(), 2);
+    for (result, batch) in results.iter().zip([1, 2]) {
+        assert_eq!((result["modality"].as_str(), result["batch"].as_i64()), (Some("image"), Some(batch)));
+        assert!(result.get("tokens").is_none());
+        let [rate, p50, p95, share] =
+            ["items_per_second", "p50_ms", "p95_ms", "share_of_peak"].map(|name| result[name].as_f64().unwrap());
+        assert!(p50 <= p95 && share > 0.0 && (rate * p50 / 1e3 / batch as f64 - 1.0).abs() < 1e-6, "{result}");
+    }
+    let table = home.run("bench mini --modality text --batch 1 --tokens 8 --seconds 1").expect(0).stdout;
+    assert!(["items/s", "GFLOP/s", "text"].iter().all(|part| table.contains(part)), "{table}");
+    home.run("bench mini --batch 0").expect(2);
+}

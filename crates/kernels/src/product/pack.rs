@@ -55,8 +55,10 @@ impl Int8Weights {
             // Weights too small to be told from zero by `f32` are zero.
             let (scale, inverse) = if scale.is_normal() { (scale, 1.0 / scale) } else { (0.0, 0.0) };
             scales.push(scale);
+            // Adding 1.5 * 2^23 rounds to the nearest whole number, ties to even, in any instruction set.
+            const MAGIC: f32 = 12_582_912.0;
             let limit = INT8_LEVELS as f32;
-            values.extend(row.iter().map(|x| (x * inverse).round_ties_even().clamp(-limit, limit) as i8));
+            values.extend(row.iter().map(|x| ((x * inverse).clamp(-limit, limit) + MAGIC - MAGIC) as i8));
         }
         Self { values, scales }
     }

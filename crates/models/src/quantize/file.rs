@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crossmodal_kernels::product::Int8Weights;
 use serde_json::{Map, Value, json};
 
-use super::SourceTensor;
+use super::{Form, SourceTensor};
 use crate::error::{Error, Result};
 use crate::weights::{Checkpoint, SCALE};
 
@@ -32,8 +32,12 @@ impl WeightWriter {
     ) -> Result<Self> {
         let layout = Layout::of(checkpoint, tensors, metadata)?;
         let file = File::create_new(path).map_err(|error| failed(path, error, layout.size))?;
-        let mut writer =
-            Self { path: path.to_path_buf(), file: BufWriter::with_capacity(1 << 20, file), starts: layout.starts, size: layout.size };
+        let mut writer = Self {
+            path: path.to_path_buf(),
+            file: BufWriter::with_capacity(1 << 20, file),
+            starts: layout.starts,
+            size: layout.size,
+        };
         writer.put(0, |file| file.write_all(&layout.header))?;
         Ok(writer)
     }
@@ -41,10 +45,12 @@ impl WeightWriter {
     /// Writes a tensor, and its scales if it is to be quantised.
     pub(super) fn add(&mut self, checkpoint: &Checkpoint, tensor: &SourceTensor<'_>) -> Result<()> {
         let (shape, values) = checkpoint.load(tensor.name)?;
-        if !tensor.quantised {
-            return self.put_floats(tensor.name, &values);
-        }
-        let levels = Int8Weights::quantise(&values, shape[1..].iter().product());
+        let inner = shape.get(1..).map_or(1, |sizes| sizes.iter().product());
+        let levels = match tensor.form {
+            Form::Floats => return self.put_floats(tensor.name, &values),
+            Form::Factors => Int8Weights::quantise(&values, inner),
+            Form::Rows => finest(&values, inner),
+        };
         drop(values);
         self.put_floats(&scales_of(tensor.name), &levels.scales)?;
         self.put(self.start(tensor.name), |file| {
@@ -72,6 +78,20 @@ impl WeightWriter {
         let written = self.file.seek(SeekFrom::Start(start)).and_then(|_| write(&mut self.file));
         written.map_err(|error| failed(&self.path, error, self.size))
     }
+}
+
+/// Quantises rows that are looked up and never multiplied as integers, so that the whole range can be used: half the error of
+/// [`Int8Weights::quantise`].
+fn finest(values: &[f32], inner: usize) -> Int8Weights {
+    let mut levels = Int8Weights { values: Vec::with_capacity(values.len()), scales: Vec::new() };
+    for row in values.chunks_exact(inner) {
+        let largest = row.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+        let scale = largest / 127.0;
+        let (scale, inverse) = if scale.is_normal() { (scale, 1.0 / scale) } else { (0.0, 0.0) };
+        levels.scales.push(scale);
+        levels.values.extend(row.iter().map(|x| (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8));
+    }
+    levels
 }
 
 fn scales_of(name: &str) -> String {
@@ -102,7 +122,7 @@ impl Layout {
         for tensor in tensors {
             let missing = || Error::tensor(checkpoint.path(), tensor.name, "is missing");
             let shape = checkpoint.shape(tensor.name).ok_or_else(missing)?.to_vec();
-            if tensor.quantised {
+            if tensor.form.is_quantised() {
                 let scales = scales_of(tensor.name);
                 if checkpoint.contains(&scales) {
                     return Err(Error::tensor(checkpoint.path(), &scales, "has the name that scales would have"));
@@ -115,7 +135,8 @@ impl Layout {
         }
         slots.sort_by_key(|(_, dtype, _)| *dtype != "F32");
         let mut header = Map::new();
-        let metadata: Map<String, Value> = metadata.iter().map(|(key, value)| (key.to_string(), json!(value))).collect();
+        let metadata: Map<String, Value> =
+            metadata.iter().map(|(key, value)| (key.to_string(), json!(value))).collect();
         header.insert("__metadata__".to_string(), Value::Object(metadata));
         let mut starts = HashMap::new();
         let mut end = 0;

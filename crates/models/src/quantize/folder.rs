@@ -66,7 +66,9 @@ fn check_replaceable(folder: &Path, given: &Path) -> Result<()> {
         let kind = entry.file_type().map_err(|error| Error::io(given, error))?;
         if !kind.is_file() || !is_part_of_a_copy(&name.to_string_lossy()) {
             let (given, name) = (given.display(), name.display());
-            return Err(Error::Input(format!("{given}: holds {name}, which is no part of a quantised model; not replaced")));
+            return Err(Error::Input(format!(
+                "{given}: holds {name}, which is no part of a quantised model; not replaced"
+            )));
         }
         entries += 1;
     }

@@ -5,12 +5,13 @@
 //! asked for. It carries the id of its source's weights, so that its vectors stay in the source's space.
 //!
 //! Pictures get the same vectors, bit for bit, as from the source loaded with [`Precision::Int8`](crate::Precision::Int8). Texts get
-//! nearly the same: there, the token table is used as the source has it.
+//! nearly the same: there, the token table is used as the source has it. On `mini`, rounding the table too takes the mean cosine between
+//! texts in fp32 and in int8 from 0.999824 to 0.999816; it is half of a small text tower, so it is worth that.
 
 mod file;
 mod folder;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -31,8 +32,9 @@ use folder::{NewFolder, Place};
 /// Metadata key of safetensors files that says how their matrices are quantised.
 pub const SCHEME_KEY: &str = "crossmodal.quantization";
 
-/// The value of [`SCHEME_KEY`]: each row of a matrix is integers from -63 to 63 times a scale.
-pub const SCHEME: &str = "int8 per row, 63 levels";
+/// The value of [`SCHEME_KEY`]: each row of a matrix is integers from -63 to 63 times a scale, those of the token table from -127 to
+/// 127.
+pub const SCHEME: &str = "int8 per row, 63 levels, 127 in the token table";
 
 const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
 
@@ -124,7 +126,7 @@ pub fn quantize(
     let bytes = writer.finish()?;
     progress(tensors.len(), tensors.len());
     folder.put_in_place(options.force)?;
-    let quantised = tensors.iter().filter(|tensor| tensor.quantised).count();
+    let quantised = tensors.iter().filter(|tensor| tensor.form.is_quantised()).count();
     Ok(QuantizeReport {
         model: model.info().name.clone(),
         folder: out.to_path_buf(),
@@ -141,21 +143,45 @@ pub fn quantize(
 #[derive(Debug)]
 struct SourceTensor<'a> {
     name: &'a str,
-    quantised: bool,
+    form: Form,
+}
+
+/// What a copy holds of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// The same numbers.
+    Floats,
+    /// Integers of the range that products take.
+    Factors,
+    /// Integers of any range, for rows that are looked up.
+    Rows,
+}
+
+impl Form {
+    /// What becomes of a canonical tensor, as far as its rows are the source's.
+    fn of(canonical: &str) -> Self {
+        const LINEAR: [&str; 4] =
+            [".attention.qkv.weight", ".attention.out.weight", ".mlp.fc1.weight", ".mlp.fc2.weight"];
+        let in_block = canonical.contains(".blocks.") && LINEAR.iter().any(|ending| canonical.ends_with(ending));
+        match canonical {
+            "text.tokens" => Self::Rows,
+            _ if in_block => Self::Factors,
+            _ => Self::Floats,
+        }
+    }
+
+    fn is_quantised(self) -> bool {
+        self != Self::Floats
+    }
 }
 
 /// All tensors that matter, in alphabetical order. Buffers are left out.
 fn tensors(weights: &CanonicalWeights) -> Vec<SourceTensor<'_>> {
-    let quantised: BTreeSet<&str> =
-        weights.names().filter(|name| is_quantised(name)).flat_map(|name| weights.row_sources(name)).map(String::as_str).collect();
-    weights.sources().into_iter().map(|name| SourceTensor { name, quantised: quantised.contains(name) }).collect()
-}
-
-/// Whether a canonical tensor is one of those that copies hold in integers, as far as its rows are the source's.
-fn is_quantised(canonical: &str) -> bool {
-    const LINEAR: [&str; 4] = [".attention.qkv.weight", ".attention.out.weight", ".mlp.fc1.weight", ".mlp.fc2.weight"];
-    canonical == "text.tokens"
-        || canonical.contains(".blocks.") && LINEAR.iter().any(|ending| canonical.ends_with(ending))
+    let mut forms: BTreeMap<&str, Form> = weights.sources().into_iter().map(|name| (name, Form::Floats)).collect();
+    for canonical in weights.names() {
+        forms.extend(weights.row_sources(canonical).iter().map(|name| (name.as_str(), Form::of(canonical))));
+    }
+    forms.into_iter().map(|(name, form)| SourceTensor { name, form }).collect()
 }
 
 /// Names and contents of what the copy needs besides weights.
