@@ -40,9 +40,10 @@ def commit():
 
 def describe():
     """Lines for the heading of a report."""
+    system = f"{platform.system()} {platform.release().split('-')[0]}"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in PACKAGES)
     return {
-        "machine": f"{os.cpu_count()} processors, {processor()}, {memory:.0f} GiB, {platform.system()} {platform.release()}",
+        "machine": f"{os.cpu_count()} processors, {processor()}, {memory:.0f} GiB, {system}",
         "versions": f"{_output('rustc', '--version') or 'rustc unknown'}; Python {platform.python_version()}, {versions}",
     }

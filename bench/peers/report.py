@@ -203,12 +203,14 @@ def pipeline_tables(pipeline, encode):
     lines = ["## From files to vectors on disk", ""]
     lines += [f"{pipeline['pictures']} JPEGs of 12 megapixels, {pipeline['megabytes']:.1f} MB each in the mean, ViT-B/32. Models being loaded;"]
     lines += ["what a run takes besides is its start. The limit is 1 / (preparation / threads + 1 / rate of the tower, 32 at a time).", ""]
-    lines += ["| way | pictures/s | start, s | x best Python way | limit, pictures/s | share of limit |", "|---" * 6 + "|"]
+    lines += ["| way | pictures/s | start, s | x best Python way | limit, pictures/s | share of limit | least cosine with open_clip |"]
+    lines += ["|---" * 7 + "|"]
     for name, rounds in runs.items():
         rate, start = (_median(sample[key] for sample in rounds) for key in ("rate", "start"))
         most = limit(name, preparation, encode) if name.startswith("ours") else None
         cells = [rounded(rate), f"{start:.2f}", shown_ratio(ratios(rounds, best))]
         cells += [rounded(most), f"{rate / most:.2f}"] if most else ["", ""]
+        cells.append(f"{pipeline['agreement'][name]:.5f}" if name in pipeline["agreement"] else "")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     times = ", ".join(f"{way} {1000 * seconds:.1f} ms" for way, seconds in preparation.items())
     return [*lines, "", f"Preparation of a picture (decode, resize, normalise) on one thread: {times or 'not measured'}.", ""]

@@ -423,6 +423,37 @@ mod tests {
     }
 
     #[test]
+    fn a_quantised_copy_of_mini_is_as_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("copy");
+        crossmodal_models::quantize::quantize("mini", &out, &Default::default(), |_, _| {}).unwrap();
+        let copy = load(out.to_str().unwrap(), &LoadOptions::default()).unwrap();
+        let everything = gallery(&["en", "fr", "es", "de"]).unwrap();
+        let report = run(model(Precision::Fp32).as_ref(), copy.as_ref(), everything).unwrap();
+        println!("{}", serde_json::to_string_pretty(&report).unwrap());
+        assert_eq!((report.images.inputs, report.passed_over.len()), (240, 0));
+        assert!(report.images.least_cosine > 0.999 && report.texts.least_cosine > 0.999, "{report:?}");
+        for Retrieval { reference, candidate, .. } in [report.text_to_image, report.image_to_text] {
+            assert!((reference.at_1 - candidate.at_1).abs() <= 0.01, "{report:?}");
+            assert!((reference.at_5 - candidate.at_5).abs() <= 0.01, "{report:?}");
+        }
+        assert!(report.is_close());
+        let worse = Agreement { least_cosine: 0.98, ..report.texts };
+        assert!(!Report { texts: worse, ..report.clone() }.is_close());
+        let mut lost = report.text_to_image;
+        lost.candidate.at_1 = lost.reference.at_1 - 0.02;
+        assert!(!Report { text_to_image: lost, ..report }.is_close());
+    }
+
+    #[test]
+    fn models_of_different_spaces_are_refused() {
+        let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/hf-clip/modern-gelu");
+        let other = load(other.to_str().unwrap(), &LoadOptions::default()).unwrap();
+        let error = run(model(Precision::Fp32).as_ref(), other.as_ref(), some(3)).unwrap_err().to_string();
+        assert!(error.contains("different vector spaces"), "{error}");
+    }
+
+    #[test]
     fn recall_counts_any_right_answer() {
         let axes = [[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]].map(Vec::from);
         let found = |right: &[Vec<usize>]| recall(&axes[..1], &axes, right);

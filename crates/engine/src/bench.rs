@@ -171,9 +171,9 @@ fn picture(seed: usize) -> Input {
 /// them.
 fn texts(model: &dyn Embedder, tokens: usize, batch: usize) -> Result<Option<Vec<Input>>> {
     const WORDS: [&str; 32] = [
-        "red", "blue", "green", "dog", "cat", "house", "tree", "car", "road", "boat", "bird", "fish", "hand", "book", "door",
-        "lamp", "rain", "snow", "sun", "moon", "star", "hill", "lake", "rock", "sand", "milk", "bread", "fire", "ice",
-        "wind", "wood", "gold",
+        "red", "blue", "green", "dog", "cat", "house", "tree", "car", "road", "boat", "bird", "fish", "hand", "book",
+        "door", "lamp", "rain", "snow", "sun", "moon", "star", "hill", "lake", "rock", "sand", "milk", "bread", "fire",
+        "ice", "wind", "wood", "gold",
     ];
     let mut inputs = Vec::new();
     for item in 0..batch {
@@ -264,9 +264,8 @@ mod tests {
     #[test]
     fn what_cannot_be_measured_is_refused() {
         let model = load("mini", &LoadOptions::default()).unwrap();
-        let message = |request: &Request| {
-            run(model.as_ref(), request, &CancelToken::new(), |_, _| {}).unwrap_err().to_string()
-        };
+        let message =
+            |request: &Request| run(model.as_ref(), request, &CancelToken::new(), |_, _| {}).unwrap_err().to_string();
         assert!(message(&request(&[Modality::Audio], &[1])).contains("no tower for audio"));
         assert!(message(&request(&[], &[0])).contains("batch size of 0"));
         let cancel = CancelToken::new();

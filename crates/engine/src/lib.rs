@@ -33,7 +33,8 @@ mod similarity;
 pub use collection::{Collection, DEFAULT_FIELD, Mode, Query};
 pub use crossmodal_models::{
     CancelToken, Content, Device, Embedder, Embedding, Input, LoadOptions, Modality, ModelEvent, ModelEvents,
-    ModelInfo, Precision, ProbabilityRule, Role, SpaceId, compute, load, load_clip, media, quantize, registry, source, verify,
+    ModelInfo, Precision, ProbabilityRule, Role, SpaceId, compute, load, load_clip, media, quantize, registry, source,
+    verify,
 };
 pub use crossmodal_store::{
     CollectionInfo, CompactReport, Comparison, FieldInfo, Filter, FilterPath, FilterValue, Hit, Item, ListRequest,

@@ -1,7 +1,7 @@
 //! Speed of the kernels as shares of what the machine can do, probed in the same run: `cargo bench -p crossmodal-kernels`.
 //!
 //! Rounds of all measurements are interleaved, and each line gives the median and the best round. `--threads N` sets the number
-//! of threads, `--quick` takes fewer rounds.
+//! of threads, `--quick` takes fewer rounds, `--only TEXT` measures what has this text in its name.
 
 use std::time::{Duration, Instant};
 
@@ -70,14 +70,53 @@ fn products<'a>() -> Vec<Case<'a>> {
             product.run(crew, &input, &mut output);
         };
         let kind = if int8 { "int8" } else { "fp32" };
-        cases.push(case(format!("norm, product {kind}, quick GELU {rows} x {inner} x {out}"), 2 * rows * inner * out, run));
+        cases.push(case(
+            format!("norm, product {kind}, quick GELU {rows} x {inner} x {out}"),
+            2 * rows * inner * out,
+            run,
+        ));
+    }
+    cases
+}
+
+/// The products of a whole tower of twelve blocks, whose weights come from memory each time: of ViT-B/32's text tower for a few rows,
+/// of its image tower for more.
+fn towers<'a>() -> Vec<Case<'a>> {
+    let mut cases = Vec::new();
+    for (rows, width) in [(1, 512), (5, 512), (12, 512), (18, 512), (50, 768), (200, 768), (400, 768)] {
+        for int8 in [false, true] {
+            let shapes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)].repeat(12);
+            let linear = |(inner, out): &(usize, usize)| {
+                let weight = numbers(inner * out);
+                if int8 {
+                    PackedLinear::int8(&Int8Weights::quantise(&weight, *inner), *inner, None, None)
+                } else {
+                    PackedLinear::fp32(&weight, *inner, None, None)
+                }
+            };
+            let flop = 2 * rows * shapes.iter().map(|(inner, out)| inner * out).sum::<usize>();
+            let linears: Vec<PackedLinear> = shapes.iter().map(linear).collect();
+            let narrow = Matrix::from_rows(&numbers(rows * width), width);
+            let wide = Matrix::from_rows(&numbers(rows * 4 * width), 4 * width);
+            let mut output = Matrix::default();
+            let run = move |crew: Crew<'_>| {
+                for linear in &linears {
+                    let input = if linear.inner() == width { &narrow } else { &wide };
+                    Product::of(linear).run(crew, input, &mut output);
+                }
+            };
+            let kind = if int8 { "int8" } else { "fp32" };
+            cases.push(case(format!("tower {kind}, {rows} rows, width {width}"), flop, run));
+        }
     }
     cases
 }
 
 fn attentions<'a>() -> Vec<Case<'a>> {
     let mut cases = Vec::new();
-    for (count, tokens, heads, causal) in [(1, 50, 12, false), (4, 50, 12, false), (1, 257, 16, false), (8, 77, 8, true)] {
+    for (count, tokens, heads, causal) in
+        [(1, 50, 12, false), (4, 50, 12, false), (1, 257, 16, false), (8, 77, 8, true)]
+    {
         let head_width = 64;
         let width = heads * head_width;
         let packed = Matrix::from_rows(&numbers(count * tokens * 3 * width), 3 * width);
@@ -109,13 +148,17 @@ fn measure(session: &Session<'_>, case: &mut Case<'_>) {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    let after = |name: &str| arguments.iter().position(|a| a == name).and_then(|at| arguments.get(at + 1)?.parse().ok());
+    let after =
+        |name: &str| arguments.iter().position(|a| a == name).and_then(|at| arguments.get(at + 1)?.parse().ok());
     let rounds = if arguments.iter().any(|a| a == "--quick") { 3 } else { 11 };
     let threads = after("--threads").unwrap_or_else(crossmodal_kernels::team::threads);
     let team = Team::new(threads);
     let session = team.session();
+    let only = arguments.iter().position(|a| a == "--only").and_then(|at| arguments.get(at + 1));
     let mut cases = products();
+    cases.extend(towers());
     cases.extend(attentions());
+    cases.retain(|case| only.is_none_or(|only| case.name.contains(only.as_str())));
     let mut peaks = Vec::new();
     for _ in 0..rounds {
         for case in &mut cases {

@@ -65,7 +65,7 @@ impl Nonlinearity {
             Self::GeluTanh => {
                 // 1 + tanh(u) is twice the logistic function of 2 u.
                 let cubic = ops.mul_add(ops.mul(x, x), ops.splat(0.044_715), ops.splat(1.0));
-                let u2 = ops.mul(ops.mul(x, ops.splat(2.0 * 0.797_884_56)), cubic);
+                let u2 = ops.mul(ops.mul(x, ops.splat(2.0 * 0.797_884_6)), cubic);
                 times_sigmoid(isa, x, u2)
             }
             Self::Gelu => {
@@ -134,7 +134,8 @@ mod tests {
         let quick = |x: f64| x / (1.0 + (-1.702 * x).exp());
         let exact = |x: f64| 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2));
         let tanh = |x: f64| 0.5 * x * (1.0 + (0.797_884_560_802_865_4 * (x + 0.044_715 * x.powi(3))).tanh());
-        let cases: [(Nonlinearity, &dyn Fn(f64) -> f64, f64); 3] = [
+        type Case<'a> = (Nonlinearity, &'a dyn Fn(f64) -> f64, f64);
+        let cases: [Case<'_>; 3] = [
             (Nonlinearity::QuickGelu, &quick, 4e-7),
             (Nonlinearity::Gelu, &exact, 1e-6),
             (Nonlinearity::GeluTanh, &tanh, 4e-7),

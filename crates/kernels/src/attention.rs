@@ -131,7 +131,7 @@ impl SimdOp for HeadOp<'_> {
         let (values, values_stride) = values_of(scratch, sequence, keys.0, keys.1 + width + column, head_width);
         let row_length = span.next_multiple_of(PANEL);
         scratch.scores.resize((TILE_ROWS * row_length).max(scratch.scores.len()), 0.0);
-        let mut tile = Tile([[0.0; PANEL]; TILE_ROWS]);
+        let mut tile = Tile::default();
         for (from, height) in tiles(sequence.queries.len()) {
             let first = sequence.queries.start + from;
             // Keys that the tile's last query sees.
@@ -147,7 +147,7 @@ impl SimdOp for HeadOp<'_> {
                 };
                 // SAFETY: the tile's queries are rows of their matrix with `head_width` elements from this column, and the panel
                 // has `head_width` rows of sixteen.
-                unsafe { any_rows::<I, 0>(isa, height, operands, &mut tile) };
+                unsafe { any_rows::<I, 0, false>(isa, height, operands, &mut tile) };
                 for (row, sums) in tile.0.iter().enumerate().take(height) {
                     scratch.scores[row * row_length + panel * PANEL..][..PANEL].copy_from_slice(sums);
                 }
@@ -171,7 +171,7 @@ impl SimdOp for HeadOp<'_> {
                 // SAFETY: `scores` has `height` rows of `seen` elements, and `values_of` saw to it that sixteen columns from here may be
                 // read in each of the `seen` rows. The result's cells are this head's own.
                 unsafe {
-                    any_rows::<I, 0>(isa, height, operands, &mut tile);
+                    any_rows::<I, 0, false>(isa, height, operands, &mut tile);
                     for (row, sums) in tile.0.iter().enumerate().take(height) {
                         let out = out.cells(first + row, column + columns.start..column + columns.end);
                         out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * shares[row]);

@@ -235,6 +235,12 @@ impl Crew<'_> {
 #[derive(Debug)]
 pub struct Pool<T>(Mutex<Vec<T>>);
 
+impl<T> Default for Pool<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> Pool<T> {
     /// A pool that has lent nothing yet.
     pub const fn new() -> Self {

@@ -96,7 +96,7 @@ fn other_formats_are_always_decoded_in_full() {
     let header = [14 + 40, 40, 512, 512, 1 | 24 << 16, 0, 512 * 512 * 3, 0, 0, 0, 0];
     let mut file = b"BM\0\0\0\0\0\0\0\0".to_vec();
     file.extend(header.iter().flat_map(|number: &u32| number.to_le_bytes()));
-    file.extend((0..512 * 512 * 3_u32).map(|at| (at * at >> 9) as u8));
+    file.extend((0..512 * 512 * 3_u32).map(|at| (at.wrapping_mul(at) >> 9) as u8));
     assert_eq!(difference(&file, EDGE), (0.0, 0));
 }
 

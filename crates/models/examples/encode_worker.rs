@@ -166,7 +166,7 @@ fn obey(model: &ClipModel, workload: &mut Option<Workload>, line: &str) -> Outco
     let loaded = || workload.as_ref().ok_or("nothing is loaded");
     Ok(match order {
         Order::Load(source) => json!({"items": workload.insert(Workload::load(&source)?).len()}),
-        Order::Warm(_) => json!({"seconds": loaded()?.seconds(model, WARM, 1)?}),
+        Order::Warm(true) => json!({"seconds": loaded()?.seconds(model, WARM, 1)?}),
         Order::Repeat(repeats) => json!({"seconds": loaded()?.seconds(model, usize::MAX, repeats)?}),
         Order::Output(file) => {
             let features = loaded()?.run(model, usize::MAX)?;
@@ -174,8 +174,11 @@ fn obey(model: &ClipModel, workload: &mut Option<Workload>, line: &str) -> Outco
             json!({"items": features.len()})
         }
         Order::Prepare(preparation) => json!({"seconds": prepare(model, &preparation)?}),
-        Order::Peak(_) => json!({"peak_gflops": peak::gflops(&Team::global().session(), PROBE)}),
-        Order::Bandwidth(_) => json!({"read_gigabytes_per_second": peak::bandwidth(&Team::global().session(), PROBE)}),
+        Order::Warm(false) | Order::Peak(false) | Order::Bandwidth(false) => return Err("expected true".into()),
+        Order::Peak(true) => json!({"peak_gflops": peak::gflops(&Team::global().session(), PROBE)}),
+        Order::Bandwidth(true) => {
+            json!({"read_gigabytes_per_second": peak::bandwidth(&Team::global().session(), PROBE)})
+        }
     })
 }
 

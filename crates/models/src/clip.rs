@@ -375,8 +375,8 @@ impl Embedder for ClipModel {
                 Err(_) => return Err(Error::Input("an input prepared by another model reached this one".into())),
             }
         }
-        let ((picture_places, pictures), (text_places, texts)): ((Vec<usize>, Vec<_>), (Vec<usize>, Vec<_>)) =
-            (pictures.into_iter().unzip(), texts.into_iter().unzip());
+        let (picture_places, pictures): (Vec<usize>, Vec<PixelTensor>) = pictures.into_iter().unzip();
+        let (text_places, texts): (Vec<usize>, Vec<Vec<u32>>) = texts.into_iter().unzip();
         // A tower that has nothing to do isn't loaded.
         let mut put = |places: Vec<usize>, vectors: Vec<Vec<f32>>| {
             for (place, native) in places.into_iter().zip(vectors) {

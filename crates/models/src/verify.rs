@@ -307,7 +307,16 @@ impl Comparison<'_> {
 impl Stage {
     fn failed(stage: String, note: String) -> Self {
         let max_abs_difference = f64::INFINITY;
-        Self { stage, items: 0, rows: None, max_abs_difference, cosine: None, tolerance: 0.0, passed: false, note: Some(note) }
+        Self {
+            stage,
+            items: 0,
+            rows: None,
+            max_abs_difference,
+            cosine: None,
+            tolerance: 0.0,
+            passed: false,
+            note: Some(note),
+        }
     }
 }
 

@@ -99,11 +99,8 @@ fn int8_stays_near_fp32() {
         assert_ne!(exact.fingerprint(input), quantised.fingerprint(input));
     }
     let (exact, quantised) = (exact.embed(&inputs).unwrap(), quantised.embed(&inputs).unwrap());
-    let cosines: Vec<f32> = exact
-        .iter()
-        .zip(&quantised)
-        .map(|(a, b)| a.unit.iter().zip(&b.unit).map(|(a, b)| a * b).sum())
-        .collect();
+    let cosines: Vec<f32> =
+        exact.iter().zip(&quantised).map(|(a, b)| a.unit.iter().zip(&b.unit).map(|(a, b)| a * b).sum()).collect();
     let least = cosines.iter().copied().fold(1.0, f32::min);
     assert!(least >= 0.99, "a cosine of {least}");
     assert!(least < 0.999_999, "int8 makes no difference: it wasn't used");

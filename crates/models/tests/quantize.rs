@@ -416,6 +416,23 @@ fn a_failure_leaves_nothing_behind() {
     let error = quantize(text(&source), &out, &QuantizeOptions { load, ..forced() }, stop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    // What a killed process left is no obstacle and doesn't stay.
+    let left = dir.path().join(".copy.crossmodal-part");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("model.safetensors"), "half").unwrap();
+    if cfg!(unix) {
+        copy(text(&source), &out).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+        std::fs::remove_dir_all(&out).unwrap();
+        // One that is still being written is.
+        std::fs::create_dir(&left).unwrap();
+        let held = std::fs::File::open(&left).unwrap();
+        held.lock().unwrap();
+        let message = copy(text(&source), &out).unwrap_err().to_string();
+        assert!(message.contains("another process"), "{message}");
+        assert!(left.exists());
+    }
+    std::fs::remove_dir_all(&left).unwrap();
     let last = bytes.len() - 4;
     bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
     std::fs::write(&weights, bytes).unwrap();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 
 use super::WaitOption;
-use super::media::{ModelRules, ModelOption};
+use super::media::{ModelOption, ModelRules};
 
 /// `crossmodal demo`
 #[derive(Debug, Args)]

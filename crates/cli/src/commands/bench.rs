@@ -46,7 +46,9 @@ fn show(report: &bench::Report, output: &Output) -> anyhow::Result<()> {
     let bench::Report { model, precision, threads, peak_gflops, memory_gb_per_second, results } = report;
     let threads = if *threads == 1 { "1 thread".to_string() } else { format!("{threads} threads") };
     output.line(&format!("{} in {precision}, {threads}", output.paint.style(Style::Bold, model)))?;
-    output.line(&format!("this machine: {peak_gflops:.0} GFLOP/s in fp32, {memory_gb_per_second:.0} GB/s from memory\n"))?;
+    output.line(&format!(
+        "this machine: {peak_gflops:.0} GFLOP/s in fp32, {memory_gb_per_second:.0} GB/s from memory\n"
+    ))?;
     let mut table = Table::new(vec![
         Column::left("modality"),
         Column::right("batch"),
@@ -68,7 +70,7 @@ fn show(report: &bench::Report, output: &Output) -> anyhow::Result<()> {
             format!("{:.0} %", result.share_of_peak * 100.0),
         ]);
     }
-    Ok(output.write(&table.render(output.width, output.paint))?)
+    output.write(&table.render(output.width, output.paint))
 }
 
 /// Three significant digits or so.

@@ -84,11 +84,15 @@ fn check(
     cancel: &CancelToken,
 ) -> anyhow::Result<Report> {
     let place = arguments.out.display();
+    let is_quantised = |model: &dyn Embedder| model.info().precision == Precision::Int8;
+    if found && is_quantised(settings.load(&arguments.model, &ModelRules::default())?.as_ref()) {
+        anyhow::bail!("{}: is quantised already; a check compares with the original", arguments.model);
+    }
     let copy = load_folder(&arguments.out, settings)?;
     let rules = ModelRules { precision: Some(PrecisionRule::Fp32), ..ModelRules::default() };
     let original = settings.load(&arguments.model, &rules)?;
     if found {
-        let is_copy = copy.info().precision == Precision::Int8
+        let is_copy = is_quantised(copy.as_ref())
             && copy.space().map_err(Error::from)? == original.space().map_err(Error::from)?;
         if !is_copy {
             anyhow::bail!("{place}: exists and is no quantised copy of {}", arguments.model);

@@ -8,4 +8,5 @@ mod help;
 mod indexing;
 mod interruption;
 mod models;
+mod quantized;
 mod support;

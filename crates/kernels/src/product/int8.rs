@@ -56,7 +56,10 @@ unsafe fn plain_sums(rows: usize, operands: IntOperands, tile: &mut IntTile) {
     for (row, sums) in tile.0.iter_mut().enumerate().take(rows) {
         // SAFETY: the caller vouches for these elements.
         let (a, b) = unsafe {
-            (std::slice::from_raw_parts(a.add(row * a_stride), groups * 8), std::slice::from_raw_parts(b, groups * 8 * PANEL))
+            (
+                std::slice::from_raw_parts(a.add(row * a_stride), groups * 8),
+                std::slice::from_raw_parts(b, groups * 8 * PANEL),
+            )
         };
         sums.fill(0);
         for (a, b) in a.as_chunks::<4>().0.iter().zip(b.as_chunks::<{ 4 * PANEL }>().0) {
@@ -115,8 +118,10 @@ mod avx2 {
                         (_mm256_set1_epi32(a.read_unaligned()), _mm256_set1_epi32(a.add(1).read_unaligned()));
                     for (half, sum) in sums.iter_mut().enumerate() {
                         // No sum of four products leaves 16 bits.
-                        let pairs =
-                            _mm256_add_epi16(_mm256_maddubs_epi16(low, b[half]), _mm256_maddubs_epi16(high, b[half + 2]));
+                        let pairs = _mm256_add_epi16(
+                            _mm256_maddubs_epi16(low, b[half]),
+                            _mm256_maddubs_epi16(high, b[half + 2]),
+                        );
                         *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
                     }
                 }
@@ -208,7 +213,8 @@ mod tests {
                     state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                     state >> 16
                 };
-                let a: Vec<u8> = (0..6 * groups * 8).map(|_| if extreme { 127 } else { (next() % 128) as u8 }).collect();
+                let a: Vec<u8> =
+                    (0..6 * groups * 8).map(|_| if extreme { 127 } else { (next() % 128) as u8 }).collect();
                 let mut b = crate::buffer::Buffer::<i8>::zeroed(groups * 128);
                 b.iter_mut().for_each(|b| *b = if extreme { -63 } else { (next() % 127) as i8 - 63 });
                 for rows in 1..=6 {
@@ -235,7 +241,8 @@ mod tests {
     #[test]
     fn rows_are_quantised_to_within_half_a_level() {
         for width in [1, 7, 16, 33, 768] {
-            for (low, high) in [(-1.0f32, 1.0f32), (-0.17, 40.0), (0.5, 3.0), (-9.0, -2.0), (0.0, 0.0), (-1e-3, 1e-30)] {
+            for (low, high) in [(-1.0f32, 1.0f32), (-0.17, 40.0), (0.5, 3.0), (-9.0, -2.0), (0.0, 0.0), (-1e-3, 1e-30)]
+            {
                 let at = |i: usize| low + (high - low) * ((i * 7919 % 101) as f32 / 100.0);
                 let row: Vec<f32> = (0..width).map(at).collect();
                 let mut levels = vec![99; width.next_multiple_of(8)];

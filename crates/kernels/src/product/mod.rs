@@ -1,7 +1,7 @@
 //! The product of activations with packed weights, with what comes before and after it fused in: layer norm and quantisation
 //! of a block of rows ahead of it, bias, non-linearity or residual sum on the tile while it is still in registers' reach.
 //!
-//! Rows are cut into blocks and outputs into groups of panels; a block times a group is a piece of work for one thread. A panel
+//! Rows are cut into blocks and outputs into runs of panels; a block times a run is a piece of work for one thread. A panel
 //! of weights (sixteen outputs, all inputs) is read from memory once for a block while the next one is prefetched.
 
 mod int8;
@@ -25,11 +25,11 @@ use crate::team::Crew;
 use int8::{IntOperands, IntTile, RowScale, quantise_row};
 use pack::Form;
 
-/// Most rows of a block: with all their inputs they stay in the second-level cache beside two panels.
-const BLOCK_ROWS: usize = 96;
+/// Inputs of all rows of a block: half a megabyte, which mostly stays in the second-level cache while panels pass by.
+const BLOCK_FLOATS: usize = 128 << 10;
 
 /// Multiplications that a piece should have at least, so that handing it out costs little.
-const PIECE: usize = 1 << 19;
+const PIECE: usize = 1 << 18;
 
 /// What happens to the product and its bias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,33 +98,42 @@ impl<'a> Product<'a> {
             return;
         }
         let panels = columns.start / PANEL..columns.end.div_ceil(PANEL);
-        let (blocks, groups) = self.cut(crew, input.rows(), panels.len());
+        let pieces = self.cut(crew.threads(), input.rows(), panels);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let out = out.shared();
-        crew.for_each(blocks * groups, |piece| {
-            let (block, group) = (piece / groups, piece % groups);
-            let rows = block * input.rows() / blocks..(block + 1) * input.rows() / blocks;
-            let part = |at: usize| panels.start + at * panels.len() / groups;
-            let job = Piece { product: self, input, out, rows, panels: part(group)..part(group + 1) };
+        crew.for_each(pieces.len(), |number| {
+            let (rows, panels) = pieces[number].clone();
+            let piece = Piece { product: self, input, out, rows, panels };
             SCRATCH.with_borrow_mut(|scratch| {
-                if scratch.holds != (serial, block) {
-                    job.prepare(scratch);
-                    scratch.holds = (serial, block);
+                if scratch.holds != (serial, piece.rows.start) {
+                    piece.prepare(scratch);
+                    scratch.holds = (serial, piece.rows.start);
                 }
-                job.dispatch(scratch);
+                piece.dispatch(scratch);
             });
         });
     }
 
-    /// Into how many blocks of rows and groups of panels the work is cut.
-    fn cut(&self, crew: Crew<'_>, rows: usize, panels: usize) -> (usize, usize) {
-        let blocks = rows.div_ceil(BLOCK_ROWS);
-        if crew.threads() == 1 {
-            return (blocks, 1);
+    /// Cuts the work into blocks of rows and runs of panels. Runs shrink towards the end, so that threads finish together; a thread
+    /// alone has one run a block.
+    fn cut(&self, threads: usize, rows: usize, panels: Range<usize>) -> Vec<(Range<usize>, Range<usize>)> {
+        let block_rows = (BLOCK_FLOATS / self.linear.inner).max(2 * TILE_ROWS);
+        let blocks = rows.div_ceil(block_rows);
+        let least = PIECE.div_ceil(rows / blocks * PANEL * self.linear.inner);
+        let mut rest = blocks * panels.len();
+        let mut pieces = Vec::new();
+        for block in 0..blocks {
+            let rows = block * rows / blocks..(block + 1) * rows / blocks;
+            let mut start = panels.start;
+            while start < panels.end {
+                let run = if threads == 1 { panels.len() } else { (rest / (2 * threads)).max(least) };
+                let end = panels.end.min(start + run);
+                pieces.push((rows.clone(), start..end));
+                rest -= end - start;
+                start = end;
+            }
         }
-        let wanted = (8 * crew.threads()).div_ceil(blocks);
-        let most = (rows / blocks * panels * PANEL * self.linear.inner / PIECE).max(1);
-        (blocks, wanted.min(most).min(panels))
+        pieces
     }
 }
 
@@ -138,7 +147,7 @@ thread_local! {
 
 #[derive(Debug, Default)]
 struct Scratch {
-    /// Call and block that the rows belong to.
+    /// Call and first row of the block that the rows belong to.
     holds: (u64, usize),
     /// Normalised rows.
     rows: Matrix,
@@ -147,7 +156,7 @@ struct Scratch {
     scales: Vec<RowScale>,
 }
 
-/// A block of rows times a group of panels.
+/// A block of rows times a run of panels.
 struct Piece<'a> {
     product: &'a Product<'a>,
     input: &'a Matrix,
@@ -264,42 +273,84 @@ struct FloatPiece<'a> {
 }
 
 impl FloatPiece<'_> {
+    /// A tile's operands: a part of the depth of some of the block's rows and of a panel.
+    ///
+    /// # Safety
+    /// The rows, the panel and the part of the depth exist.
+    unsafe fn operands(&self, from: usize, panel: usize, part: Range<usize>, prefetch: *const f32) -> Operands {
+        let depth = self.piece.product.linear.inner;
+        let panel = self.panels[panel * depth * PANEL..][..depth * PANEL].as_ptr();
+        // SAFETY: the caller's promise.
+        let (a, b) = unsafe { (self.a.add(from * self.a_stride + part.start), panel.add(part.start * PANEL)) };
+        Operands { depth: part.len(), a, a_stride: self.a_stride, b, b_stride: PANEL, prefetch }
+    }
+
+    /// Many rows: each tile goes over the whole depth, and the first four bring in a quarter of the next panel each.
     #[inline(always)]
-    fn with_lines<I: Isa, const LINES: usize>(&self, isa: I, heights: impl Iterator<Item = (usize, usize)> + Clone) {
-        let Self { piece, panels, a, a_stride } = *self;
-        let depth = piece.product.linear.inner;
-        let mut tile = Tile([[0.0; PANEL]; TILE_ROWS]);
-        for panel in piece.panels.clone() {
-            let b = panels[panel * depth * PANEL..][..depth * PANEL].as_ptr();
-            for (number, (from, height)) in heights.clone().enumerate() {
-                // The first tiles bring in the next panel, a part each.
-                let ahead = if number < 4 / LINES { depth * PANEL + number * LINES * depth * PANEL / 4 } else { 0 };
-                let prefetch = b.wrapping_add(ahead);
-                // SAFETY: `a` points to the block's rows of `depth` elements, `from + height` of which exist, `b` to a whole panel;
-                // the cells of the block's rows in this panel's columns belong to this piece alone, since pieces are disjoint
-                // products of rows and panels.
+    fn many_rows<I: Isa>(&self, isa: I) {
+        let depth = self.piece.product.linear.inner;
+        let mut tile = Tile::default();
+        for panel in self.piece.panels.clone() {
+            let next = self.panels.as_ptr().wrapping_add((panel + 1) * depth * PANEL);
+            for (number, (from, height)) in tiles(self.piece.rows.len()).enumerate() {
+                let quarter = if number < 4 { number * depth * PANEL / 4 } else { 0 };
+                // SAFETY: `a` points to the block's rows, `from + height` of which exist; the cells of these rows in this panel's
+                // columns belong to this piece alone, since pieces are disjoint products of rows and panels.
                 unsafe {
-                    let a = a.add(from * a_stride);
-                    let operands = Operands { depth, a, a_stride, b, b_stride: PANEL, prefetch };
-                    any_rows::<I, LINES>(isa, height, operands, &mut tile);
-                    let rows = piece.rows.start + from..piece.rows.start + from + height;
-                    piece.finish(isa, &mut tile, rows, panel);
+                    let operands = self.operands(from, panel, 0..depth, next.wrapping_add(quarter));
+                    any_rows::<I, 1, false>(isa, height, operands, &mut tile);
+                    let rows = self.piece.rows.start + from..self.piece.rows.start + from + height;
+                    self.piece.finish(isa, &mut tile, rows, panel);
                 }
             }
         }
     }
+
+    /// Few rows, so that reading the weights is what takes the time: a part of a panel small enough for the first-level cache is used
+    /// by all tiles while the part behind it arrives from memory.
+    #[inline(always)]
+    fn few_rows<I: Isa, const LINES: usize>(&self, isa: I) {
+        let depth = self.piece.product.linear.inner;
+        let mut sums: [Tile; FEW_ROWS / TILE_ROWS] = std::array::from_fn(|_| Tile::default());
+        let heights = tiles(self.piece.rows.len());
+        for panel in self.piece.panels.clone() {
+            let start = self.panels.as_ptr().wrapping_add(panel * depth * PANEL);
+            sums.iter_mut().for_each(|tile| *tile = Tile::default());
+            for part in (0..depth).step_by(DEPTH_PART) {
+                let part = part..depth.min(part + DEPTH_PART);
+                for (number, ((from, height), tile)) in heights.clone().zip(&mut sums).enumerate() {
+                    let ahead = (part.start + 2 * DEPTH_PART) * PANEL + number * LINES * DEPTH_PART / 4 * PANEL;
+                    // SAFETY: as in `many_rows`.
+                    unsafe {
+                        let operands = self.operands(from, panel, part.clone(), start.wrapping_add(ahead));
+                        any_rows::<I, LINES, true>(isa, height, operands, tile);
+                    }
+                }
+            }
+            for ((from, height), tile) in heights.clone().zip(&mut sums) {
+                let rows = self.piece.rows.start + from..self.piece.rows.start + from + height;
+                // SAFETY: as in `many_rows`.
+                unsafe { self.piece.finish(isa, tile, rows, panel) };
+            }
+        }
+    }
 }
+
+/// Rows up to which weights are worth bringing into the first-level cache part by part.
+const FEW_ROWS: usize = 3 * TILE_ROWS;
+
+/// Depth of a part: with its successor, and these columns of the rows, it stays in the first-level cache.
+const DEPTH_PART: usize = 256;
 
 impl SimdOp for FloatPiece<'_> {
     type Output = ();
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let heights = tiles(self.piece.rows.len());
         match self.piece.rows.len() {
-            0..=6 => self.with_lines::<I, 4>(isa, heights),
-            7..=18 => self.with_lines::<I, 2>(isa, heights),
-            _ => self.with_lines::<I, 1>(isa, heights),
+            0..=6 => self.few_rows::<I, 4>(isa),
+            7..=FEW_ROWS => self.few_rows::<I, 2>(isa),
+            _ => self.many_rows(isa),
         }
     }
 }
@@ -320,7 +371,7 @@ impl SimdOp for IntPiece<'_> {
         let Self { piece, panels, scales, sums, scratch } = self;
         let groups = piece.product.linear.inner.div_ceil(8);
         let mut integers = IntTile([[0; PANEL]; TILE_ROWS]);
-        let mut tile = Tile([[0.0; PANEL]; TILE_ROWS]);
+        let mut tile = Tile::default();
         for panel in piece.panels.clone() {
             let b = panels[panel * groups * 8 * PANEL..][..groups * 8 * PANEL].as_ptr();
             let columns = panel * PANEL..(panel + 1) * PANEL;

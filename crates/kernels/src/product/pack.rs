@@ -4,7 +4,7 @@ use crate::buffer::Buffer;
 
 use super::tile::PANEL;
 
-/// Greatest magnitude of a quantised weight: seven bits with sign. See [`super::int8`] for why not eight.
+/// Greatest magnitude of a quantised weight: seven bits with sign. Eight would overflow 16-bit sums of pairs on processors without VNNI; the kernel says more.
 pub const INT8_LEVELS: i32 = 63;
 
 /// Weights `[out, in]` of a linear map and its bias, packed.

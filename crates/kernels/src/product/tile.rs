@@ -1,5 +1,7 @@
 //! The innermost loop: a few rows times one panel of sixteen columns, held in registers.
 
+#![expect(clippy::needless_range_loop, reason = "iterators keep these loops from being unrolled into registers")]
+
 use rten_simd::Isa;
 use rten_simd::ops::{BitOps, NumOps};
 
@@ -10,6 +12,7 @@ pub(crate) const PANEL: usize = 16;
 pub(crate) const TILE_ROWS: usize = 6;
 
 /// A tile's sums, row by row.
+#[derive(Default)]
 #[repr(C, align(64))]
 pub(crate) struct Tile(pub(crate) [[f32; PANEL]; TILE_ROWS]);
 
@@ -30,14 +33,14 @@ pub(crate) struct Operands {
     pub(crate) prefetch: *const f32,
 }
 
-/// Sums of `ROWS` rows of `a` with sixteen columns of `b`, in `VECTORS` vectors; `LINES` cache lines are prefetched for each four
-/// steps.
+/// Sums of `ROWS` rows of `a` with sixteen columns of `b`, in `VECTORS` vectors, on top of those in the tile with `ADD`; `LINES` cache
+/// lines are prefetched for each four steps.
 ///
 /// # Safety
 /// `a` is valid for `ROWS` rows of `depth` elements, `b` for `depth` rows of sixteen, at their strides; sixteen elements are
 /// `VECTORS` vectors of `I`. `prefetch` may point anywhere.
 #[inline(always)]
-unsafe fn sums<I: Isa, const ROWS: usize, const VECTORS: usize, const LINES: usize>(
+unsafe fn sums<I: Isa, const ROWS: usize, const VECTORS: usize, const LINES: usize, const ADD: bool>(
     isa: I,
     operands: Operands,
     tile: &mut Tile,
@@ -46,6 +49,13 @@ unsafe fn sums<I: Isa, const ROWS: usize, const VECTORS: usize, const LINES: usi
     let length = PANEL / VECTORS;
     let Operands { depth, a, a_stride, b, b_stride, prefetch } = operands;
     let mut sums = [[ops.zero(); VECTORS]; ROWS];
+    if ADD {
+        for row in 0..ROWS {
+            for v in 0..VECTORS {
+                sums[row][v] = ops.load(&tile.0[row][v * length..]);
+            }
+        }
+    }
     let mut k = 0;
     let mut line = prefetch;
     while k + 4 <= depth {
@@ -106,12 +116,17 @@ unsafe fn step<T: Copy, O: NumOps<f32, Simd = T>, const ROWS: usize, const VECTO
 /// # Safety
 /// As [`sums`] for `rows` rows.
 #[inline(always)]
-pub(crate) unsafe fn any_rows<I: Isa, const LINES: usize>(isa: I, rows: usize, operands: Operands, tile: &mut Tile) {
+pub(crate) unsafe fn any_rows<I: Isa, const LINES: usize, const ADD: bool>(
+    isa: I,
+    rows: usize,
+    operands: Operands,
+    tile: &mut Tile,
+) {
     macro_rules! rows {
         ($vectors:literal: $($rows:literal)*) => {
             match rows {
                 // SAFETY: the caller's promise; the number of vectors is chosen by their length below.
-                $($rows => unsafe { sums::<I, $rows, $vectors, LINES>(isa, operands, tile) },)*
+                $($rows => unsafe { sums::<I, $rows, $vectors, LINES, ADD>(isa, operands, tile) },)*
                 _ => unreachable!("a tile has 1 to 6 rows"),
             }
         };

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crossmodal_kernels::product::Int8Weights;
 use serde_json::{Map, Value, json};
 
+use super::folder::NewFolder;
 use super::{Form, SourceTensor};
 use crate::error::{Error, Result};
 use crate::weights::{Checkpoint, SCALE};
@@ -15,6 +16,7 @@ use crate::weights::{Checkpoint, SCALE};
 /// A file being written.
 #[derive(Debug)]
 pub(super) struct WeightWriter {
+    /// For messages.
     path: PathBuf,
     file: BufWriter<File>,
     /// Where the data of each tensor starts in the file.
@@ -23,21 +25,19 @@ pub(super) struct WeightWriter {
 }
 
 impl WeightWriter {
-    /// Writes the header for these tensors of a checkpoint.
+    /// Writes the header for these tensors of a checkpoint into a new file of a folder.
     pub(super) fn create(
-        path: &Path,
+        folder: &NewFolder<'_>,
+        name: &str,
         checkpoint: &Checkpoint,
         tensors: &[SourceTensor<'_>],
         metadata: &[(&str, &str)],
     ) -> Result<Self> {
         let layout = Layout::of(checkpoint, tensors, metadata)?;
-        let file = File::create_new(path).map_err(|error| failed(path, error, layout.size))?;
-        let mut writer = Self {
-            path: path.to_path_buf(),
-            file: BufWriter::with_capacity(1 << 20, file),
-            starts: layout.starts,
-            size: layout.size,
-        };
+        let path = folder.shown(name);
+        let file = File::create_new(folder.file(name)).map_err(|error| failed(&path, error, layout.size))?;
+        let mut writer =
+            Self { path, file: BufWriter::with_capacity(1 << 20, file), starts: layout.starts, size: layout.size };
         writer.put(0, |file| file.write_all(&layout.header))?;
         Ok(writer)
     }

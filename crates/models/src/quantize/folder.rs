@@ -91,24 +91,41 @@ fn is_quantised(path: &Path) -> bool {
     header().is_ok_and(|header| header["__metadata__"][SCHEME_KEY].is_string())
 }
 
-/// A folder in the making, beside the place it is for. It goes with everything in it unless it is put in place.
+/// A folder in the making, beside the place it is for. It goes with everything in it unless it is put in place; what a killed process
+/// left is removed by the next one that writes to the same place.
 #[derive(Debug)]
 pub(super) struct NewFolder<'a> {
     place: &'a Place,
     part: PathBuf,
+    /// Held open for its lock, which tells this folder from a leftover.
+    _lock: Option<File>,
+    /// Whether it has its name, so that `part` may be another process's by now.
+    placed: bool,
 }
 
 impl<'a> NewFolder<'a> {
     pub(super) fn beside(place: &'a Place) -> Result<Self> {
-        for number in 0u32.. {
-            let part = sibling(&place.path, number, "part");
-            match fs::create_dir(&part) {
-                Ok(()) => return Ok(Self { place, part }),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 1000 => {}
-                Err(error) => return Err(place.io(error)),
+        let part = sibling(&place.path, "part");
+        let taken = match fs::create_dir(&part) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => true,
+            result => result.map(|()| false).map_err(|error| place.io(error))?,
+        };
+        if taken {
+            let abandoned = lock(&part).is_some_and(|lock| lock.try_lock().is_ok());
+            if !abandoned {
+                let (place, part) = (place.given.display(), part.display());
+                let advice = format!("another process writes it, or was killed; in that case remove {part}");
+                return Err(Error::Input(format!("{place}: {advice}")));
             }
+            fs::remove_dir_all(&part).and_then(|()| fs::create_dir(&part)).map_err(|error| place.io(error))?;
         }
-        Err(place.io(io::ErrorKind::AlreadyExists.into()))
+        let lock = lock(&part).filter(|lock| lock.try_lock().is_ok());
+        Ok(Self { place, part, _lock: lock, placed: false })
+    }
+
+    /// The path of a file within, as it will be when the folder has its name.
+    pub(super) fn shown(&self, name: &str) -> PathBuf {
+        self.place.given.join(name)
     }
 
     /// The path of a file within.
@@ -118,23 +135,23 @@ impl<'a> NewFolder<'a> {
 
     /// Writes a small file.
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.file(name);
-        let written = File::create_new(&path).and_then(|mut file| {
+        let written = File::create_new(self.file(name)).and_then(|mut file| {
             file.write_all(bytes)?;
             file.sync_all()
         });
-        written.map_err(|source| Error::Io { path, source })
+        written.map_err(|source| Error::Io { path: self.shown(name), source })
     }
 
     /// Gives the folder its name. One that is there already is set aside before and removed afterwards, so that a crash in between
     /// leaves the old one whole under another name, never a mixture.
-    pub(super) fn put_in_place(self, replace: bool) -> Result<()> {
+    pub(super) fn put_in_place(mut self, replace: bool) -> Result<()> {
         let (part, place) = (&self.part, &self.place.path);
         let failed = |error| self.place.io(error);
         sync_folder(part).map_err(failed)?;
-        let old = sibling(place, 0, "old");
+        let old = sibling(place, "old");
         let aside = replace && place.symlink_metadata().is_ok();
         if aside {
+            remove(&old)?;
             fs::rename(place, &old).map_err(failed)?;
         }
         if let Err(error) = fs::rename(part, place) {
@@ -144,26 +161,40 @@ impl<'a> NewFolder<'a> {
             }
             return Err(failed(error));
         }
+        self.placed = true;
         let parent = place.parent().unwrap_or(Path::new("."));
         sync_folder(parent).map_err(failed)?;
-        if aside {
-            fs::remove_dir_all(&old).map_err(|source| Error::Io { path: old.clone(), source })?;
-        }
-        Ok(())
+        remove(&old)
     }
 }
 
 impl Drop for NewFolder<'_> {
     fn drop(&mut self) {
-        // Gone already once it is in place.
-        let _ = fs::remove_dir_all(&self.part);
+        if !self.placed {
+            let _ = fs::remove_dir_all(&self.part);
+        }
     }
 }
 
-/// A hidden name beside a path that no other process takes.
-fn sibling(path: &Path, number: u32, ending: &str) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    path.with_file_name(format!(".{name}.{}-{number}.{ending}", std::process::id()))
+/// A hidden name beside a path that nothing but this module takes.
+fn sibling(path: &Path, ending: &str) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".crossmodal-{ending}"));
+    path.with_file_name(name)
+}
+
+/// A folder opened to be locked; `None` where the system can't.
+fn lock(folder: &Path) -> Option<File> {
+    if cfg!(unix) { File::open(folder).ok() } else { None }
+}
+
+/// Removes a folder, if it is there.
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(|source| Error::Io { path: folder.to_path_buf(), source }),
+    }
 }
 
 /// Makes the creation and renaming of files in a folder durable.

@@ -117,7 +117,7 @@ pub fn quantize(
         folder.write(&name, &bytes)?;
     }
     let weights_name = WEIGHTS.iter().find(|(layout, _)| *layout == model.config().layout).map_or("", |(_, name)| name);
-    let mut writer = WeightWriter::create(&folder.file(weights_name), weights.checkpoint(), &tensors, &metadata)?;
+    let mut writer = WeightWriter::create(&folder, weights_name, weights.checkpoint(), &tensors, &metadata)?;
     for (done, tensor) in tensors.iter().enumerate() {
         progress(done, tensors.len());
         options.load.cancel.check()?;

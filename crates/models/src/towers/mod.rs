@@ -126,9 +126,7 @@ impl Parameters<'_> {
         let inner = shape[1..].iter().product();
         Ok(match precision {
             Precision::Fp32 => PackedLinear::fp32(&weight, inner, bias.as_deref(), gain),
-            Precision::Int8 => {
-                PackedLinear::int8(&Int8Weights::quantise(&weight, inner), inner, bias.as_deref(), gain)
-            }
+            Precision::Int8 => PackedLinear::int8(&Int8Weights::quantise(&weight, inner), inner, bias.as_deref(), gain),
         })
     }
 

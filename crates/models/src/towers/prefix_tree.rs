@@ -126,14 +126,14 @@ mod tests {
         sequences.sort_unstable();
         for rows in [1, 5, 20, 1000] {
             for merged in [true, false] {
-            let runs = runs(&sequences, rows, merged);
-            assert_eq!(runs.iter().flat_map(Clone::clone).collect::<Vec<_>>(), (0..40).collect::<Vec<_>>());
-            for run in runs {
-                let part = &sequences[run.clone()];
-                let tree = if merged { PrefixTree::of(part) } else { PrefixTree::apart(part) };
-                let size = tree.rows.len();
-                assert!(size <= rows || run.len() == 1, "{size} rows in a run of {}", run.len());
-            }
+                let runs = runs(&sequences, rows, merged);
+                assert_eq!(runs.iter().flat_map(Clone::clone).collect::<Vec<_>>(), (0..40).collect::<Vec<_>>());
+                for run in runs {
+                    let part = &sequences[run.clone()];
+                    let tree = if merged { PrefixTree::of(part) } else { PrefixTree::apart(part) };
+                    let size = tree.rows.len();
+                    assert!(size <= rows || run.len() == 1, "{size} rows in a run of {}", run.len());
+                }
             }
         }
     }

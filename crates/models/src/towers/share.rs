@@ -32,16 +32,10 @@ pub(super) fn share<T: Send>(
     results.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect()
 }
 
-/// Sizes of groups of `items`, at most `most` each: large ones first, small ones at the end, so that threads finish together.
-pub(super) fn group_sizes(items: usize, threads: usize, most: usize) -> Vec<usize> {
-    let mut sizes = Vec::new();
-    let mut rest = items;
-    while rest > 0 {
-        let size = (rest / (2 * threads)).clamp(1, most.max(1));
-        sizes.push(size);
-        rest -= size;
-    }
-    sizes
+/// Sizes of as few groups of `items` as possible, of nearly equal size and at most `most` each.
+pub(super) fn equal_sizes(items: usize, most: usize) -> Vec<usize> {
+    let groups = items.div_ceil(most.max(1));
+    (0..groups).map(|group| (group + 1) * items / groups - group * items / groups).collect()
 }
 
 #[cfg(test)]
@@ -50,12 +44,13 @@ mod tests {
     use crate::Error;
 
     #[test]
-    fn groups_shrink_towards_the_end() {
-        assert_eq!(group_sizes(32, 2, 4), [4, 4, 4, 4, 4, 3, 2, 1, 1, 1, 1, 1, 1, 1]);
-        assert_eq!(group_sizes(3, 2, 4), [1, 1, 1]);
-        assert!(group_sizes(0, 2, 4).is_empty());
+    fn groups_are_nearly_equal() {
+        assert_eq!(equal_sizes(10, 4), [3, 3, 4]);
+        assert_eq!(equal_sizes(3, 0), [1, 1, 1]);
         for items in 0..100 {
-            assert_eq!(group_sizes(items, 3, 5).iter().sum::<usize>(), items);
+            let sizes = equal_sizes(items, 7);
+            assert_eq!((sizes.iter().sum::<usize>(), sizes.len()), (items, items.div_ceil(7)));
+            assert!(sizes.iter().all(|size| (1..=7).contains(size)));
         }
     }
 

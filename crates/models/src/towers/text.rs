@@ -7,8 +7,8 @@ use crossmodal_kernels::product::{PackedLinear, Product};
 use crossmodal_kernels::team::{Crew, Pool, threads};
 use crossmodal_kernels::{Matrix, Norm};
 use crossmodal_nn::{
-    Activation, AttentionMask, LayerNorm, Linear, PackedBlock, TransformerBlock, Workspace,
-    resize_sequence_positions, run_blocks,
+    Activation, AttentionMask, LayerNorm, Linear, PackedBlock, TransformerBlock, Workspace, resize_sequence_positions,
+    run_blocks,
 };
 
 use super::prefix_tree::{PrefixTree, runs, total_rows};
@@ -124,7 +124,7 @@ pub struct TextTransformer {
 #[derive(Debug)]
 enum Road {
     Layers(Layers),
-    Packed(Packed),
+    Packed(Box<Packed>),
 }
 
 /// Differentiable layers.
@@ -192,7 +192,7 @@ impl TextTransformer {
                 projection: projected.then(|| parameters.linear("text.projection")).transpose()?,
             })
         } else {
-            Road::Packed(Packed {
+            Road::Packed(Box::new(Packed {
                 weights: parameters.weights.clone(),
                 positions: Matrix::from_rows(&positions.flatten_all()?.to_vec1()?, width),
                 blocks: parameters.packed_blocks("text.blocks", layers, (width, heads), activation, eps)?,
@@ -201,7 +201,7 @@ impl TextTransformer {
                     .then(|| parameters.packed("text.projection", None, Precision::Fp32))
                     .transpose()?,
                 spaces: Pool::new(),
-            })
+            }))
         };
         Ok(Self { config: config.clone(), road })
     }
@@ -263,7 +263,7 @@ impl Layers {
         config: &TextConfig,
         ids: &[Vec<u32>],
         present: Option<&[Vec<bool>]>,
-        mut trace: Option<&mut Trace>,
+        trace: Option<&mut Trace>,
     ) -> Result<Tensor> {
         let device = self.tokens.device();
         let (batch, tokens) = (ids.len(), ids.first().map_or(0, Vec::len));
@@ -296,7 +296,7 @@ impl Layers {
             Some(projection) => projection.forward(&pooled)?,
             None => pooled.clone(),
         };
-        if let Some(trace) = trace.as_deref_mut() {
+        if let Some(trace) = trace {
             note(&mut stages, "pooled", &pooled);
             note(&mut stages, "projected", &projected);
             trace.extend(stages);
@@ -371,7 +371,17 @@ impl Packed {
         record("hidden_0".into(), x, Kind::Tokens);
         let mut observer = |blocks: usize, x: &Matrix| record(format!("hidden_{blocks}"), x, Kind::Tokens);
         let last = tree.tokens_at(&positions);
-        run_blocks(crew, &self.blocks, x, &tree.sequences, config.causal, &last, pooled, workspace, Some(&mut observer));
+        run_blocks(
+            crew,
+            &self.blocks,
+            x,
+            &tree.sequences,
+            config.causal,
+            &last,
+            pooled,
+            workspace,
+            Some(&mut observer),
+        );
         record(format!("hidden_{}", self.blocks.len()), pooled, Kind::PooledTokens);
         self.norm_final.rows(crew, pooled);
         record("last_hidden_after_final_norm".into(), pooled, Kind::PooledTokens);

@@ -5,14 +5,14 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{Device, Tensor};
 use crossmodal_kernels::attention::Sequence;
 use crossmodal_kernels::product::{Finish, PackedLinear, Product};
-use crossmodal_kernels::team::{Crew, Pool, threads};
+use crossmodal_kernels::team::{Crew, Pool};
 use crossmodal_kernels::{Matrix, Norm};
 use crossmodal_nn::{
     Activation, AttentionMask, GridResize, LayerNorm, Linear, Observer, PackedBlock, PatchEmbedding, Pooled,
     TransformerBlock, Workspace, resize_grid_positions, run_blocks,
 };
 
-use super::share::{group_sizes, share};
+use super::share::{equal_sizes, share};
 use super::{Parameters, Trace, TracedStage, nominal_block_flops};
 use crate::error::{Error, Result};
 use crate::options::Precision;
@@ -104,7 +104,7 @@ pub struct VisionTransformer {
 #[derive(Debug)]
 enum Road {
     Layers(Layers),
-    Packed(Packed),
+    Packed(Box<Packed>),
 }
 
 /// Differentiable layers.
@@ -144,8 +144,9 @@ struct Space {
     blocks: Workspace,
 }
 
-/// Rows that go through the blocks together: enough that weights are read seldom, few enough for the caches.
-const GROUP_ROWS: usize = 256;
+/// Rows that go through the blocks together, computed by all threads: enough that weights are read seldom, few enough for the caches.
+/// Threads that take pictures through the blocks each for itself are slower: they read the weights twice, at different times.
+const GROUP_ROWS: usize = 400;
 
 /// Stages of a group for a trace: names and rows, and whether these are pooled ones.
 type Record = Mutex<Vec<(String, Matrix, bool)>>;
@@ -191,7 +192,7 @@ impl VisionTransformer {
                 projection: parameters.linear("vision.projection")?,
             })
         } else {
-            Road::Packed(Packed {
+            Road::Packed(Box::new(Packed {
                 patch: parameters.packed("vision.patch", None, Precision::Fp32)?,
                 class: parameters.values("vision.class")?,
                 positions: Matrix::from_rows(&positions.flatten_all()?.to_vec1()?, width),
@@ -200,7 +201,7 @@ impl VisionTransformer {
                 norm_post: parameters.packed_norm("vision.norm_post", eps)?,
                 projection: parameters.packed("vision.projection", None, Precision::Fp32)?,
                 spaces: Pool::new(),
-            })
+            }))
         };
         Ok(Self { config: config.clone(), resize, positions, road })
     }
@@ -255,9 +256,7 @@ impl VisionTransformer {
             Road::Layers(layers) => drop(self.run_layers(layers, pixels, Some(&mut trace))?),
             Road::Packed(packed) => {
                 let cancel = CancelToken::new();
-                self.with_pictures(pixels, |pictures| {
-                    self.encode_packed(packed, pictures, &cancel, Some(&mut trace))
-                })?;
+                self.with_pictures(pixels, |pictures| self.encode_packed(packed, pictures, &cancel, Some(&mut trace)))?;
             }
         }
         Ok(trace)
@@ -333,7 +332,9 @@ impl VisionTransformer {
         let (rows, columns) = (height / self.config.patch_size, width / self.config.patch_size);
         if rows * columns == 0 {
             let patch = self.config.patch_size;
-            return Err(Error::Input(format!("a picture of {width} x {height} pixels is smaller than a patch of {patch}")));
+            return Err(Error::Input(format!(
+                "a picture of {width} x {height} pixels is smaller than a patch of {patch}"
+            )));
         }
         let own;
         let positions = if (height, width) == self.config.image_size {
@@ -343,11 +344,10 @@ impl VisionTransformer {
             &own
         };
         let tokens = 1 + rows * columns;
-        let alone = trace.is_none() && threads() > 1 && pixels.len() >= 2 * threads();
         // A trace is of one group, so that its stages come in order.
         let sizes = match trace {
             Some(_) => vec![pixels.len()],
-            None => group_sizes(pixels.len(), threads(), GROUP_ROWS / tokens),
+            None => equal_sizes(pixels.len(), GROUP_ROWS / tokens),
         };
         let mut start = 0;
         let groups: Vec<_> = sizes
@@ -358,7 +358,7 @@ impl VisionTransformer {
             })
             .collect();
         let record = trace.is_some().then(|| Record::new(Vec::new()));
-        let results = share(groups.len(), alone, cancel, |crew, group| {
+        let results = share(groups.len(), false, cancel, |crew, group| {
             let pixels = &pixels[groups[group].clone()];
             let pictures = Pictures { pixels, ..pictures };
             Ok(packed.spaces.with(|space| packed.run(&self.config, crew, pictures, positions, space, record.as_ref())))
@@ -489,7 +489,8 @@ fn unfold(pictures: Pictures<'_>, patch: usize, tokens: usize, out: &mut Matrix)
         out.row_mut(picture * tokens).fill(0.0);
         for token in 1..tokens {
             let (top, left) = ((token - 1) / columns * patch, (token - 1) % columns * patch);
-            let lines = (0..3).flat_map(|channel| (0..patch).map(move |line| (channel * height + top + line) * width + left));
+            let lines =
+                (0..3).flat_map(|channel| (0..patch).map(move |line| (channel * height + top + line) * width + left));
             let row = out.row_mut(picture * tokens + token);
             for (to, from) in row.chunks_exact_mut(patch).zip(lines) {
                 to.copy_from_slice(&pixels[from..from + patch]);
