@@ -156,14 +156,14 @@ mod scalar {
         }
     }
 
-    /// The part `columns` (bytes) of the output row of one window.
-    pub(super) fn line(rows: &Rows<'_>, start: usize, weights: &[i32], first: usize, output: &mut [u8]) {
+    /// The output row of one window.
+    pub(super) fn line(rows: &Rows<'_>, start: usize, weights: &[i32], output: &mut [u8]) {
         let mut sums = [0i32; STRIP];
         for (strip, target) in output.chunks_mut(STRIP).enumerate() {
             let sums = &mut sums[..target.len()];
             sums.fill(HALF);
             for (offset, weight) in weights.iter().enumerate() {
-                let row = &rows.row(start + offset)[first + strip * STRIP..];
+                let row = &rows.row(start + offset)[strip * STRIP..];
                 for (sum, value) in sums.iter_mut().zip(row) {
                     *sum = sum.wrapping_add(i32::from(*value).wrapping_mul(*weight));
                 }
@@ -176,7 +176,7 @@ mod scalar {
 
     pub(super) fn vertical(rows: &Rows<'_>, windows: &Windows, output: &mut [u8]) {
         for ((start, weights), target) in windows.iter().zip(output.chunks_exact_mut(rows.bytes.max(1))) {
-            line(rows, start, weights, 0, target);
+            line(rows, start, weights, target);
         }
     }
 }
@@ -418,7 +418,7 @@ mod avx2 {
             match pairs(weights) {
                 // SAFETY: the processor has AVX2, as was just asked.
                 Some(pairs) => unsafe { convolve_columns(rows, start, weights.len(), &pairs, target) },
-                None => scalar::line(rows, start, weights, 0, target),
+                None => scalar::line(rows, start, weights, target),
             }
         }
         true
