@@ -228,25 +228,10 @@ pub fn compare(
         done += 1;
         progress(done, all);
     };
-    let mut usable = Vec::new();
-    let mut original = Vectors::default();
-    for (sample, vector) in samples.iter().zip(pictures(reference, samples.iter(), cancel, &mut step)?) {
-        match vector {
-            Ok(vector) => {
-                usable.push(sample);
-                original.pictures.push(vector);
-            }
-            Err(error) => passed_over.push(PassedOver { name: sample.name.clone(), reason: error.to_string() }),
-        }
-    }
-    if usable.len() < 2 {
-        return Err(Error::Invalid(format!(
-            "a comparison needs at least two pictures with captions, found {}",
-            usable.len()
-        )));
-    }
+    let found = pictures(reference, samples.iter(), cancel, &mut step)?;
+    let (usable, vectors) = usable(&samples, found, &mut passed_over)?;
     let captions = Captions::of(usable.iter().copied());
-    original.texts = texts(reference, &captions.texts, cancel, &mut step)?;
+    let original = Vectors { pictures: vectors, texts: texts(reference, &captions.texts, cancel, &mut step)? };
     let other = Vectors {
         pictures: pictures(candidate, usable.iter().copied(), cancel, &mut step)?.into_iter().collect::<Result<_>>()?,
         texts: texts(candidate, &captions.texts, cancel, &mut step)?,
@@ -277,8 +262,33 @@ pub fn compare(
     })
 }
 
+/// The samples whose pictures could be embedded, and their vectors.
+fn usable<'a>(
+    samples: &'a [Sample],
+    found: Vec<Result<Vec<f32>>>,
+    passed_over: &mut Vec<PassedOver>,
+) -> Result<(Vec<&'a Sample>, Vec<Vec<f32>>)> {
+    let (mut usable, mut vectors) = (Vec::new(), Vec::new());
+    for (sample, vector) in samples.iter().zip(found) {
+        match vector {
+            Ok(vector) => {
+                usable.push(sample);
+                vectors.push(vector);
+            }
+            Err(error) => passed_over.push(PassedOver { name: sample.name.clone(), reason: error.to_string() }),
+        }
+    }
+    match usable.len() {
+        0 | 1 => Err(Error::Invalid(format!(
+            "a comparison needs at least two pictures with captions, found {}",
+            usable.len()
+        ))),
+        _ => Ok((usable, vectors)),
+    }
+}
+
 /// What one model makes of the samples.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Vectors {
     pictures: Vec<Vec<f32>>,
     texts: Vec<Vec<f32>>,

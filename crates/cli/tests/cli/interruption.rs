@@ -80,7 +80,7 @@ fn control_c_stops_cleanly_and_the_next_run_goes_on() {
 #[test]
 fn a_second_writer_is_told_or_waits() {
     let home = Home::new();
-    home.noise("pics", 300);
+    home.noise("pics", 800);
     home.noise("more", 1);
     let mut child = start(&home, &["index", "pics", "--collection", "c", "-q"]);
     wait_until_indexing(&home, "c", Duration::from_millis(100));
@@ -90,6 +90,7 @@ fn a_second_writer_is_told_or_waits() {
     home.run("collection info c").expect(0);
     signal(&child, "-INT");
     let waited = home.run("index more --collection c --wait=30 -q --json").expect(0).json();
-    assert_eq!(waited["embedded"], 1);
+    // The same picture is among the first ones, and may have been committed already.
+    assert_eq!(waited["embedded"].as_u64().unwrap() + waited["reused"].as_u64().unwrap(), 1);
     child.wait().unwrap();
 }
