@@ -16,11 +16,7 @@ pub unsafe trait Number: Copy + Send + Sync + 'static {}
 // SAFETY: every bit pattern is a value, there is no padding, the alignment is the size.
 unsafe impl Number for f32 {}
 // SAFETY: as above.
-unsafe impl Number for i32 {}
-// SAFETY: as above.
 unsafe impl Number for i8 {}
-// SAFETY: as above.
-unsafe impl Number for u8 {}
 
 /// A fixed number of elements, zero at first.
 ///
@@ -87,14 +83,6 @@ impl<T: Number> std::ops::DerefMut for Buffer<T> {
                 std::slice::from_raw_parts_mut(pages.as_mut_ptr().add(self.start).cast(), self.length)
             },
         }
-    }
-}
-
-impl<T: Number> From<&[T]> for Buffer<T> {
-    fn from(values: &[T]) -> Self {
-        let mut buffer = Self::zeroed(values.len());
-        buffer.copy_from_slice(values);
-        buffer
     }
 }
 

@@ -47,7 +47,8 @@ Examples:
   crossmodal model verify mini --golden golden/mini --json
 
 Exits 1 when a stage is out of its tolerance. scripts/make_golden.py makes a golden folder for a checkpoint.
-JSON: {model, golden, reference, passed, stages: [{stage, items, max_abs_difference, cosine, tolerance, passed, note}]}")]
+JSON: {model, golden, reference, passed, stages: [{stage, items, rows, max_abs_difference, cosine, tolerance, passed, note}]},
+`rows` being how many vectors were compared where the model computes only those that its result depends on")]
     Verify(GoldenArguments),
 }
 

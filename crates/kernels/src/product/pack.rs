@@ -110,10 +110,12 @@ impl PackedLinear {
     /// Packs quantised weights; otherwise as [`fp32`](Self::fp32).
     ///
     /// # Panics
-    /// When the slices don't have those shapes.
+    /// When the slices don't have those shapes, or a level exceeds [`INT8_LEVELS`] in magnitude.
     pub fn int8(weights: &Int8Weights, inner: usize, bias: Option<&[f32]>, gain: Option<&[f32]>) -> Self {
         let out = weights.scales.len();
         assert!(inner > 0 && weights.values.len() == out * inner, "shapes don't fit");
+        let wide = weights.values.iter().fold(false, |wide, level| wide | (i32::from(*level).abs() > INT8_LEVELS));
+        assert!(!wide, "a level beyond {INT8_LEVELS} would overflow the products");
         assert!(gain.is_none_or(|gain| gain.len() == out), "shapes don't fit");
         let groups = inner.div_ceil(8);
         let mut panels = Buffer::zeroed(out.div_ceil(PANEL) * groups * 8 * PANEL);

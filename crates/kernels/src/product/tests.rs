@@ -140,3 +140,9 @@ fn all_zero_rows_and_weights_give_the_bias() {
     Product::of(&packed).run(Crew::Solo, &Matrix::zeroed(3, 9), &mut found);
     assert_eq!(found.to_vec(), bias.repeat(3));
 }
+
+#[test]
+#[should_panic(expected = "a level beyond 63")]
+fn wider_levels_are_refused() {
+    PackedLinear::int8(&Int8Weights { values: vec![1, -64], scales: vec![1.0] }, 2, None, None);
+}

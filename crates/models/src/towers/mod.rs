@@ -22,6 +22,15 @@ use crate::error::Result;
 use crate::options::Precision;
 use crate::weights::CanonicalWeights;
 
+/// The road a tower takes, with what it needs on it.
+#[derive(Debug)]
+enum Road<L, P> {
+    /// Differentiable layers.
+    Layers(L),
+    /// Blocks packed for inference.
+    Packed(Box<P>),
+}
+
 /// What happens at one point along the way of a batch, for comparison with a reference.
 #[derive(Debug, Clone)]
 pub struct TracedStage {

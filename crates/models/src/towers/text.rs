@@ -1,5 +1,6 @@
 //! The text transformer: tokens, positions, pre-norm blocks, final norm, pooling, projection.
 
+use std::fmt::Arguments;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
@@ -13,7 +14,7 @@ use crossmodal_nn::{
 
 use super::prefix_tree::{PrefixTree, runs, total_rows};
 use super::share::share;
-use super::{Parameters, Trace, TracedStage, nominal_block_flops, note};
+use super::{Parameters, Road, Trace, TracedStage, nominal_block_flops, note};
 use crate::error::{Error, Result};
 use crate::options::Precision;
 use crate::progress::CancelToken;
@@ -118,13 +119,7 @@ impl TextConfig {
 #[derive(Debug)]
 pub struct TextTransformer {
     config: TextConfig,
-    road: Road,
-}
-
-#[derive(Debug)]
-enum Road {
-    Layers(Layers),
-    Packed(Box<Packed>),
+    road: Road<Layers, Packed>,
 }
 
 /// Differentiable layers.
@@ -362,14 +357,18 @@ impl Packed {
             self.weights.row("text.tokens", *token as usize, x)?;
             x.iter_mut().zip(self.positions.row(*position as usize)).for_each(|(x, position)| *x += position);
         }
-        let record = |name: String, x: &Matrix, kind: Kind| {
+        let record = |name: Arguments<'_>, x: &Matrix, kind: Kind| {
             if let Some(record) = record {
                 let rows = (0..x.rows()).map(|row| x.row(row).to_vec()).collect();
-                record.lock().unwrap_or_else(PoisonError::into_inner).push(Snapshot { name, rows, kind });
+                record.lock().unwrap_or_else(PoisonError::into_inner).push(Snapshot {
+                    name: name.to_string(),
+                    rows,
+                    kind,
+                });
             }
         };
-        record("hidden_0".into(), x, Kind::Tokens);
-        let mut observer = |blocks: usize, x: &Matrix| record(format!("hidden_{blocks}"), x, Kind::Tokens);
+        record(format_args!("hidden_0"), x, Kind::Tokens);
+        let mut observer = |blocks: usize, x: &Matrix| record(format_args!("hidden_{blocks}"), x, Kind::Tokens);
         let last = tree.tokens_at(&positions);
         run_blocks(
             crew,
@@ -382,10 +381,10 @@ impl Packed {
             workspace,
             Some(&mut observer),
         );
-        record(format!("hidden_{}", self.blocks.len()), pooled, Kind::PooledTokens);
+        record(format_args!("hidden_{}", self.blocks.len()), pooled, Kind::PooledTokens);
         self.norm_final.rows(crew, pooled);
-        record("last_hidden_after_final_norm".into(), pooled, Kind::PooledTokens);
-        record("pooled".into(), pooled, Kind::Texts);
+        record(format_args!("last_hidden_after_final_norm"), pooled, Kind::PooledTokens);
+        record(format_args!("pooled"), pooled, Kind::Texts);
         let result = match &self.projection {
             Some(projection) => {
                 Product::of(projection).run(crew, pooled, projected);
@@ -393,7 +392,7 @@ impl Packed {
             }
             None => &*pooled,
         };
-        record("projected".into(), result, Kind::Texts);
+        record(format_args!("projected"), result, Kind::Texts);
         Ok((0..texts.len()).map(|row| result.row(row).to_vec()).collect())
     }
 }

@@ -1,5 +1,6 @@
 //! The vision transformer: patches, class token, positions, pre-norm blocks, pooling, projection.
 
+use std::fmt::Arguments;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{Device, Tensor};
@@ -13,7 +14,7 @@ use crossmodal_nn::{
 };
 
 use super::share::{equal_sizes, share};
-use super::{Parameters, Trace, TracedStage, nominal_block_flops};
+use super::{Parameters, Road, Trace, TracedStage, nominal_block_flops};
 use crate::error::{Error, Result};
 use crate::options::Precision;
 use crate::progress::CancelToken;
@@ -98,13 +99,7 @@ pub struct VisionTransformer {
     resize: GridResize,
     /// `[1 + rows * columns, width]` for the configured size.
     positions: Tensor,
-    road: Road,
-}
-
-#[derive(Debug)]
-enum Road {
-    Layers(Layers),
-    Packed(Box<Packed>),
+    road: Road<Layers, Packed>,
 }
 
 /// Differentiable layers.
@@ -409,10 +404,10 @@ impl Packed {
     ) -> Vec<Vec<f32>> {
         let (batch, tokens) = (pictures.pixels.len(), positions.rows());
         let Space { patches, x, pooled, projected, blocks: workspace } = space;
-        let record = |name: String, x: &Matrix, pooled: bool| {
+        let record = |name: Arguments<'_>, x: &Matrix, pooled: bool| {
             if let Some(record) = record {
                 let copy = Matrix::from_rows(&x.to_vec(), x.width());
-                record.lock().unwrap_or_else(PoisonError::into_inner).push((name, copy, pooled));
+                record.lock().unwrap_or_else(PoisonError::into_inner).push((name.to_string(), copy, pooled));
             }
         };
         // The class token's row has no patch: its product is zero.
@@ -425,16 +420,16 @@ impl Packed {
             }
         }
         Product::of(&self.patch).then(Finish::Add).run(crew, patches, x);
-        record("embeddings".into(), x, false);
+        record(format_args!("embeddings"), x, false);
         if let Some(norm) = &self.norm_pre {
             norm.rows(crew, x);
         }
-        record("hidden_0".into(), x, false);
+        record(format_args!("hidden_0"), x, false);
         let rows = |picture: usize| picture * tokens..(picture + 1) * tokens;
         let sequences: Vec<Sequence> = (0..batch)
             .map(|picture| Sequence { queries: rows(picture), prefix: Vec::new(), keys: rows(picture) })
             .collect();
-        let mut observer = |blocks: usize, x: &Matrix| record(format!("hidden_{blocks}"), x, false);
+        let mut observer = |blocks: usize, x: &Matrix| record(format_args!("hidden_{blocks}"), x, false);
         match config.pool {
             VisionPool::ClassToken => {
                 let class: Vec<Pooled> = (0..batch)
@@ -442,7 +437,7 @@ impl Packed {
                     .collect();
                 let observer: Observer<'_> = &mut observer;
                 run_blocks(crew, &self.blocks, x, &sequences, false, &class, pooled, workspace, Some(observer));
-                record(format!("hidden_{}", self.blocks.len()), pooled, true);
+                record(format_args!("hidden_{}", self.blocks.len()), pooled, true);
                 self.norm_post.rows(crew, pooled);
             }
             VisionPool::AverageOfPatches => {
@@ -459,9 +454,9 @@ impl Packed {
                 }
             }
         }
-        record("pooled".into(), pooled, true);
+        record(format_args!("pooled"), pooled, true);
         Product::of(&self.projection).run(crew, pooled, projected);
-        record("projected".into(), projected, true);
+        record(format_args!("projected"), projected, true);
         (0..batch).map(|row| projected.row(row).to_vec()).collect()
     }
 }
