@@ -10,7 +10,7 @@ import os
 import samples
 import settings
 from crew import RESTLESS, Crew, WorkerError
-from engines import takes
+from engines import ENGINES, takes
 from workloads import LONG, WORKLOADS, inputs
 
 
@@ -73,13 +73,14 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", help="workloads whose names contain this")
+    parser.add_argument("--skip", nargs="*", default=[], choices=list(ENGINES), help="engines to leave out")
     arguments = parser.parse_args()
     clock = Clock(arguments.rounds, arguments.quick)
     chosen = [workload for workload in WORKLOADS if not arguments.only or arguments.only in workload[0]]
     for model, tower in dict.fromkeys((model, tower) for _, _, model, tower, _ in chosen):
         if arguments.quick and model != "vit-b-32":
             continue
-        with Crew(model, tower) as crew:
+        with Crew(model, tower, arguments.skip) as crew:
             for name, title, its_model, its_tower, most in chosen:
                 if (its_model, its_tower) != (model, tower):
                     continue
