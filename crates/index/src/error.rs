@@ -48,4 +48,32 @@ pub enum IndexError {
     /// A metric name that isn't known.
     #[error("{0:?} is not a metric, expected \"cosine\", \"inner_product\" or \"euclidean\"")]
     UnknownMetric(String),
+    /// A name of an index kind that isn't known.
+    #[error("{0:?} is not a kind of index, expected \"flat\", \"graph\" or \"ivf\"")]
+    UnknownKind(String),
+    /// The data of an index isn't what was written, or not in a form that this program knows. The rows themselves are not concerned.
+    #[error("the index is damaged or of another version: {reason}")]
+    Damaged {
+        /// What is wrong.
+        reason: String,
+    },
+    /// An index was asked about rows that it was not built over.
+    #[error("the index is over other rows: {reason}")]
+    OtherRows {
+        /// What differs.
+        reason: String,
+    },
+    /// An option out of its range.
+    #[error("{option} is {found}, expected {expected}")]
+    Option {
+        /// Its name.
+        option: &'static str,
+        /// Its value.
+        found: usize,
+        /// What is accepted.
+        expected: &'static str,
+    },
+    /// The work was called off.
+    #[error("cancelled")]
+    Cancelled,
 }

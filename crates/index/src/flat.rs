@@ -3,6 +3,7 @@
 use crossmodal_kernels::distance::{self, PairOp};
 use rayon::prelude::*;
 
+use crate::ann::prepare_queries;
 use crate::{GroupedTopK, IndexError, Metric, Ranked, RowSet, TopK};
 
 /// Values in one piece of work: 256 KiB, which stays in the cache of a core while all queries pass over it.
@@ -95,7 +96,7 @@ impl<'a> FlatIndex<'a> {
         k: usize,
         selection: Selection<'_>,
     ) -> Result<Vec<Vec<Neighbor>>, IndexError> {
-        let prepared = self.prepare(queries)?;
+        let prepared = prepare_queries(self.dimension, self.metric, queries)?;
         let queries: Vec<&[f32]> = prepared.iter().map(Vec::as_slice).collect();
         let rows = match selection.groups {
             Some(groups) => {
@@ -112,28 +113,6 @@ impl<'a> FlatIndex<'a> {
             }
         };
         Ok(rows.into_iter().map(neighbors).collect())
-    }
-
-    /// Checks the queries and brings them into the form that rows are compared with.
-    fn prepare(&self, queries: &[&[f32]]) -> Result<Vec<Vec<f32>>, IndexError> {
-        let prepare = |(query, values): (usize, &&[f32])| {
-            if values.len() != self.dimension {
-                let (found, expected) = (values.len(), self.dimension);
-                return Err(IndexError::QueryDimension { query, found, expected });
-            }
-            if !values.iter().all(|value| value.is_finite()) {
-                return Err(IndexError::QueryValue { query, reason: "it has a NaN or an infinite value" });
-            }
-            let mut values = values.to_vec();
-            if self.metric == Metric::Cosine {
-                let length = distance::normalize(&mut values);
-                if !(length > 0.0 && length.is_finite()) {
-                    return Err(IndexError::QueryValue { query, reason: "it has no direction (length 0 or infinite)" });
-                }
-            }
-            Ok(values)
-        };
-        queries.iter().enumerate().map(prepare).collect()
     }
 
     /// Scores every chunk on all cores; one collector a query.
