@@ -36,6 +36,7 @@ pub struct FlatIndex<'a> {
     metric: Metric,
     chunks: Vec<Chunk<'a>>,
     rows: u64,
+    first_row: u64,
 }
 
 /// A piece of work: consecutive rows of one block.
@@ -66,7 +67,15 @@ impl<'a> FlatIndex<'a> {
                 rows += (values.len() / dimension) as u64;
             }
         }
-        Ok(Self { dimension, metric, chunks, rows })
+        Ok(Self { dimension, metric, chunks, rows, first_row: 0 })
+    }
+
+    /// The same rows, counted from `first_row` on: in results, in selections and in groups.
+    #[must_use]
+    pub fn numbered_from(mut self, first_row: u64) -> Self {
+        self.chunks.iter_mut().for_each(|chunk| chunk.first_row = chunk.first_row - self.first_row + first_row);
+        self.first_row = first_row;
+        self
     }
 
     /// Number of rows.
@@ -100,8 +109,9 @@ impl<'a> FlatIndex<'a> {
         let queries: Vec<&[f32]> = prepared.iter().map(Vec::as_slice).collect();
         let rows = match selection.groups {
             Some(groups) => {
-                if (groups.len() as u64) < self.rows {
-                    return Err(IndexError::GroupCount { found: groups.len() as u64, expected: self.rows });
+                let expected = self.first_row + self.rows;
+                if (groups.len() as u64) < expected {
+                    return Err(IndexError::GroupCount { found: groups.len() as u64, expected });
                 }
                 let push = |top: &mut GroupedTopK, score, row: u64| top.push(score, row, groups[row as usize]);
                 let tops = self.scan(&queries, selection.allowed, || GroupedTopK::new(k), push, GroupedTopK::merge);

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod ann;
+mod any;
 mod container;
 mod error;
 mod flat;
@@ -12,7 +13,8 @@ mod metric;
 mod row_set;
 mod top_k;
 
-pub use ann::{AnnIndex, IndexInfo, IndexKind, SearchOptions, Vectors};
+pub use ann::{AnnIndex, BuildControl, IndexInfo, IndexKind, SearchOptions, Vectors};
+pub use any::AnyIndex;
 pub use container::{Container, ContainerWriter, Stamp};
 pub use error::IndexError;
 pub use flat::{FlatIndex, Neighbor, Selection};

@@ -62,6 +62,8 @@ pub struct Hit {
 pub struct ListRequest {
     /// Only items that satisfy it.
     pub filter: Option<Filter>,
+    /// Only items that have no vector in this field: what is left to do where a second space is filled.
+    pub without_field: Option<String>,
     /// Only items whose source's uri starts with this, compared by bytes. For a folder, end it with a separator.
     pub uri_prefix: Option<String>,
     /// Only items with a key above this one: the last key of the page before.

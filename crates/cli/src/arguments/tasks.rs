@@ -239,7 +239,7 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     in_range(text, 1, 1_000_000)
 }
 
-fn batch_size(text: &str) -> Result<usize, String> {
+pub fn batch_size(text: &str) -> Result<usize, String> {
     in_range(text, 1, 4096)
 }
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crossmodal_models::{CancelToken, Embedder};
 
-use crate::collection::Collection;
+use crate::collection::{Collection, Target};
 use crate::error::Result;
 use crate::metadata::Metadata;
 
@@ -146,6 +146,20 @@ pub struct Report {
     pub cancelled: bool,
 }
 
+/// Embeds files of items that exist into another field; their other fields stay. A file whose content isn't that of its item any more is
+/// left out: its vectors would stand for different things.
+pub(crate) fn run_into(
+    collection: &Collection,
+    model: &Arc<dyn Embedder>,
+    target: &Target,
+    request: &Request,
+    found: &crate::files::Found,
+    events: &Events,
+    cancel: &CancelToken,
+) -> Result<Report> {
+    stages::run(collection, model, target, true, request, found, events, cancel)
+}
+
 /// Ingests files into a collection.
 ///
 /// # Errors
@@ -159,8 +173,8 @@ pub fn run(
     cancel: &CancelToken,
 ) -> Result<Report> {
     let found = crate::files::find(&request.paths)?;
-    let space = collection.adopt(model.as_ref())?;
-    let mut report = stages::run(collection, model, &space, request, &found, events, cancel)?;
+    let target = collection.adopt(model.as_ref())?;
+    let mut report = stages::run(collection, model, &target, false, request, &found, events, cancel)?;
     let walk_problems =
         found.problems.iter().map(|(path, reason)| Skipped { path: path.clone(), reason: reason.clone() });
     report.skipped.extend(walk_problems);
