@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod ann;
+mod candidates;
 mod container;
 mod error;
 mod flat;
@@ -15,7 +16,7 @@ mod top_k;
 pub use ann::{AnnIndex, IndexInfo, IndexKind, SearchOptions, Vectors};
 pub use container::{Container, ContainerWriter, Stamp};
 pub use error::IndexError;
-pub use flat::{FlatIndex, Neighbor, Selection};
+pub use flat::{CodedRows, FlatIndex, Neighbor, RowCodes, Selection};
 pub use metric::Metric;
 pub use row_set::RowSet;
 pub use top_k::{GroupedTopK, Ranked, TopK};
