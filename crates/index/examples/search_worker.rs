@@ -4,9 +4,11 @@
 //! ```text
 //! {"order": "load", "rows": FILE.npy, "queries": FILE.npy, "metric": "cosine"}    -> {"rows": n, "dimension": d}
 //! {"order": "build", "kind": "flat", "threads": t, ...options of the kind}        -> {"seconds": s}
+//! {"order": "save", "file": FILE}                                                -> {"bytes": n}
+//! {"order": "open", "kind": "ivf", "file": FILE}   instead of building            -> {"seconds": s}
 //! {"order": "select", "rows": FILE.npy}   later searches see only these (u32 row numbers); all without "rows"
-//! {"order": "search", "k": k, "effort": e, "threads": t, "queries": n, "repeat": r, "output": FILE}
-//!     the first n queries, r times; writes the row numbers found (u32, k a query)  -> {"seconds": s of one time}
+//! {"order": "search", "k": k, "effort": e, "threads": t, "queries": n, "repeat": r, "alone": false, "output": FILE}
+//!     the first n queries, r times, all in one call or each alone; writes the row numbers found (u32, k a query)  -> {"seconds": s of one time}
 //! {"order": "memory"}                                                             -> {"resident": bytes, ...}
 //! ```
 #![allow(clippy::print_stdout)]
@@ -16,16 +18,23 @@ use std::io::{BufRead, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use crossmodal_index::{FlatIndex, Metric, Neighbor, RowSet, SearchOptions, Selection, Vectors};
+use crossmodal_index::{
+    AnnIndex, CellCodes, CodedRows, Container, FlatIndex, Ivf, IvfOptions, Metric, Neighbor, RowCodes, RowSet,
+    SearchOptions, Selection, Vectors,
+};
 use crossmodal_kernels::MappedFile;
 use serde_json::{Value, json};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
+type Order = fn(&mut Worker, &Value) -> Outcome<Value>;
+
 /// Every order by its name.
-const ORDERS: &[(&str, fn(&mut Worker, &Value) -> Outcome<Value>)] = &[
+const ORDERS: &[(&str, Order)] = &[
     ("load", Worker::load),
     ("build", Worker::build),
+    ("save", Worker::save),
+    ("open", Worker::open),
     ("select", Worker::select),
     ("search", Worker::search),
     ("memory", Worker::memory),
@@ -54,6 +63,8 @@ struct Worker {
 /// The index that is searched.
 enum Index {
     Flat,
+    Coded(CodedRows),
+    Ivf(Ivf),
 }
 
 impl Worker {
@@ -79,8 +90,38 @@ impl Worker {
 
     fn build(&mut self, order: &Value) -> Outcome<Value> {
         let start = Instant::now();
+        let vectors = self.vectors()?;
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(number(order, "threads").unwrap_or(1)).build()?;
         self.index = match text(order, "kind")? {
             "flat" => Index::Flat,
+            "int8" => Index::Coded(pool.install(|| CodedRows::build(vectors, RowCodes::Int8))?),
+            "half" => Index::Coded(pool.install(|| CodedRows::build(vectors, RowCodes::Half))?),
+            "ivf" => {
+                let codes = if order["codes"] == "rows" { CellCodes::Rows } else { CellCodes::Signs };
+                let options = IvfOptions { cells: number(order, "cells"), codes };
+                Index::Ivf(pool.install(|| Ivf::build(vectors, &options, &|_, _| {}, &|| false))?)
+            }
+            other => return Err(format!("unknown kind {other:?}").into()),
+        };
+        Ok(json!({ "seconds": start.elapsed().as_secs_f64() }))
+    }
+
+    fn save(&mut self, order: &Value) -> Outcome<Value> {
+        let out = std::io::BufWriter::new(std::fs::File::create(text(order, "file")?)?);
+        match &self.index {
+            Index::Coded(index) => drop(index.write(out, [0; 16])?),
+            Index::Ivf(index) => drop(index.write(out, [0; 16])?),
+            Index::Flat => return Err("there is no index to save".into()),
+        }
+        Ok(json!({ "bytes": std::fs::metadata(text(order, "file")?)?.len() }))
+    }
+
+    fn open(&mut self, order: &Value) -> Outcome<Value> {
+        let start = Instant::now();
+        let container = Container::open(MappedFile::open(Path::new(text(order, "file")?))?)?;
+        self.index = match text(order, "kind")? {
+            "int8" | "half" => Index::Coded(CodedRows::open(container)?),
+            "ivf" => Index::Ivf(Ivf::open(container)?),
             other => return Err(format!("unknown kind {other:?}").into()),
         };
         Ok(json!({ "seconds": start.elapsed().as_secs_f64() }))
@@ -107,11 +148,18 @@ impl Worker {
         let selection = Selection { allowed: self.allowed.as_ref(), groups: None };
         let options = SearchOptions { k, effort: number(order, "effort"), selection };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(number(order, "threads").unwrap_or(1)).build()?;
+        let alone = order["alone"] == true;
         let repeat = number(order, "repeat").unwrap_or(1).max(1);
         let (found, seconds) = pool.install(|| {
             let (mut found, start) = (Vec::new(), Instant::now());
             for _ in 0..repeat {
-                found = self.find(vectors, rows, &options)?;
+                found = match alone {
+                    true => rows
+                        .iter()
+                        .map(|row| Ok(self.find(vectors, &[*row], &options)?.remove(0)))
+                        .collect::<Outcome<_>>()?,
+                    false => self.find(vectors, rows, &options)?,
+                };
             }
             Outcome::Ok((found, start.elapsed().as_secs_f64() / repeat as f64))
         })?;
@@ -138,6 +186,8 @@ impl Worker {
                 let index = FlatIndex::new(vectors.dimension(), vectors.metric(), &[vectors.values()])?;
                 index.search(queries, options.k, options.selection)?
             }
+            Index::Coded(index) => index.search(vectors, queries, options)?,
+            Index::Ivf(index) => index.search(vectors, queries, options)?,
         })
     }
 
