@@ -78,7 +78,10 @@ impl Stamp {
             return Err(damaged("it does not begin with the mark of an index"));
         }
         if u32_at(bytes, 8) != VERSION {
-            return Err(damaged(format!("its container has version {}, this program knows {VERSION}", u32_at(bytes, 8))));
+            return Err(damaged(format!(
+                "its container has version {}, this program knows {VERSION}",
+                u32_at(bytes, 8)
+            )));
         }
         let name = String::from_utf8_lossy(&bytes[16..24]);
         let kind = name.trim_end_matches('\0').parse()?;
@@ -226,6 +229,14 @@ impl Container {
             return Err(damaged(format!("the section {name:?} holds {} numbers, expected {count}", numbers.len())));
         }
         Ok(numbers)
+    }
+
+    /// Tells the system that a section won't be needed soon; it is read from the file again if it is needed after all.
+    pub fn release(&self, name: &str) {
+        if let Some(section) = self.sections.iter().find(|section| section.name() == name.as_bytes()) {
+            let end = section.start + section.length;
+            self.map.release(section.start.next_multiple_of(ALIGNMENT).min(end)..end);
+        }
     }
 
     /// Compares every section with its checksum.

@@ -6,9 +6,11 @@
 
 mod ann;
 mod any;
+mod candidates;
 mod container;
 mod error;
 mod flat;
+mod ivf;
 mod metric;
 mod row_set;
 mod top_k;
@@ -17,7 +19,8 @@ pub use ann::{AnnIndex, BuildControl, IndexInfo, IndexKind, SearchOptions, Vecto
 pub use any::AnyIndex;
 pub use container::{Container, ContainerWriter, Stamp};
 pub use error::IndexError;
-pub use flat::{FlatIndex, Neighbor, Selection};
+pub use flat::{CodedRows, FlatIndex, Neighbor, RowCodes, Selection};
+pub use ivf::{CellCodes, Ivf, IvfOptions};
 pub use metric::Metric;
 pub use row_set::RowSet;
 pub use top_k::{GroupedTopK, Ranked, TopK};
