@@ -4,6 +4,8 @@
 //! ```text
 //! {"order": "load", "rows": FILE.npy, "queries": FILE.npy, "metric": "cosine"}    -> {"rows": n, "dimension": d}
 //! {"order": "build", "kind": "flat", "threads": t, ...options of the kind}        -> {"seconds": s}
+//! {"order": "save", "file": FILE}                                                 -> {"seconds": s, "bytes": n}
+//! {"order": "open", "file": FILE}                                                 -> {"seconds": s}
 //! {"order": "select", "rows": FILE.npy}   later searches see only these (u32 row numbers); all without "rows"
 //! {"order": "search", "k": k, "effort": e, "threads": t, "queries": n, "repeat": r, "output": FILE}
 //!     the first n queries, r times; writes the row numbers found (u32, k a query)  -> {"seconds": s of one time}
@@ -12,11 +14,15 @@
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;
-use std::io::{BufRead, Write};
+use std::fs::File;
+use std::io::{BufRead, BufWriter, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use crossmodal_index::{FlatIndex, Metric, Neighbor, RowSet, SearchOptions, Selection, Vectors};
+use crossmodal_index::{
+    AnnIndex, Container, FlatIndex, Graph, GraphOptions, IndexKind, Metric, Neighbor, RowSet, SearchOptions, Selection,
+    Vectors,
+};
 use crossmodal_kernels::MappedFile;
 use serde_json::{Value, json};
 
@@ -26,6 +32,8 @@ type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 const ORDERS: &[(&str, fn(&mut Worker, &Value) -> Outcome<Value>)] = &[
     ("load", Worker::load),
     ("build", Worker::build),
+    ("save", Worker::save),
+    ("open", Worker::open),
     ("select", Worker::select),
     ("search", Worker::search),
     ("memory", Worker::memory),
@@ -54,6 +62,7 @@ struct Worker {
 /// The index that is searched.
 enum Index {
     Flat,
+    Graph(Graph),
 }
 
 impl Worker {
@@ -81,7 +90,36 @@ impl Worker {
         let start = Instant::now();
         self.index = match text(order, "kind")? {
             "flat" => Index::Flat,
+            "graph" => {
+                let defaults = GraphOptions::default();
+                let options = GraphOptions {
+                    degree: number(order, "degree").unwrap_or(defaults.degree),
+                    build_effort: number(order, "build_effort").unwrap_or(defaults.build_effort),
+                    threads: number(order, "threads").unwrap_or(defaults.threads),
+                };
+                Index::Graph(Graph::build(self.vectors()?, &options, &|_, _| (), &|| false)?)
+            }
             other => return Err(format!("unknown kind {other:?}").into()),
+        };
+        Ok(json!({ "seconds": start.elapsed().as_secs_f64() }))
+    }
+
+    fn save(&mut self, order: &Value) -> Outcome<Value> {
+        let (file, start) = (text(order, "file")?, Instant::now());
+        let out = BufWriter::new(File::create(file)?);
+        match &self.index {
+            Index::Flat => return Err("a flat index has nothing to save".into()),
+            Index::Graph(graph) => graph.write(out, [0; 16])?,
+        };
+        Ok(json!({ "seconds": start.elapsed().as_secs_f64(), "bytes": std::fs::metadata(file)?.len() }))
+    }
+
+    fn open(&mut self, order: &Value) -> Outcome<Value> {
+        let start = Instant::now();
+        let container = Container::open(MappedFile::open(Path::new(text(order, "file")?))?)?;
+        self.index = match container.stamp().kind {
+            IndexKind::Graph => Index::Graph(Graph::open(container)?),
+            other => return Err(format!("no index of kind {other} can be opened").into()),
         };
         Ok(json!({ "seconds": start.elapsed().as_secs_f64() }))
     }
@@ -138,6 +176,7 @@ impl Worker {
                 let index = FlatIndex::new(vectors.dimension(), vectors.metric(), &[vectors.values()])?;
                 index.search(queries, options.k, options.selection)?
             }
+            Index::Graph(graph) => graph.search(vectors, queries, options)?,
         })
     }
 
