@@ -9,6 +9,7 @@
 //! {"order": "select", "rows": FILE.npy}   later searches see only these (u32 row numbers); all without "rows"
 //! {"order": "search", "k": k, "effort": e, "threads": t, "queries": n, "repeat": r, "output": FILE}
 //!     the first n queries, r times; writes the row numbers found (u32, k a query)  -> {"seconds": s of one time}
+//! {"order": "release"}                gives the vectors' pages back, which are mapped again when needed -> as memory
 //! {"order": "memory"}                                                             -> {"resident": bytes, ...}
 //! ```
 #![allow(clippy::print_stdout)]
@@ -37,6 +38,7 @@ const ORDERS: &[(&str, fn(&mut Worker, &Value) -> Outcome<Value>)] = &[
     ("select", Worker::select),
     ("search", Worker::search),
     ("memory", Worker::memory),
+    ("release", Worker::release),
 ];
 
 fn main() -> Outcome<()> {
@@ -178,6 +180,13 @@ impl Worker {
             }
             Index::Graph(graph) => graph.search(vectors, queries, options)?,
         })
+    }
+
+    fn release(&mut self, order: &Value) -> Outcome<Value> {
+        if let Some(rows) = &self.rows {
+            rows.map.release(0..rows.map.len());
+        }
+        self.memory(order)
     }
 
     fn memory(&mut self, _: &Value) -> Outcome<Value> {

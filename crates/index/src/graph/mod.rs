@@ -15,6 +15,8 @@ mod nodes;
 mod pool;
 mod quantiser;
 mod search;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use crossmodal_kernels::{Buffer, codes};
