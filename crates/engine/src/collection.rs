@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crossmodal_models::{CancelToken, Embedder, Input};
 use crossmodal_store::{
-    BuildControl, CollectionInfo, CompactReport, Field, Filter, Hit, IndexChoice, IndexReport, ListRequest, LocalStore, Metric, OpenOptions, SearchRequest,
-    SpaceRef, StoredItem, VectorStore, VerifyReport,
+    BuildControl, CollectionInfo, CompactReport, Field, Filter, Hit, IndexChoice, IndexReport, ListRequest, LocalStore,
+    Metric, OpenOptions, SearchRequest, SpaceRef, StoredItem, VectorStore, VerifyReport,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
