@@ -166,7 +166,7 @@ fn selections_far_from_the_query_are_found() {
         let data = Data { queries: vec![query.clone()], rows: data.rows.clone(), ..data };
         sum += data.recall(&graph, &SearchOptions { selection, ..PLAIN });
     }
-    assert!(sum / data.queries.len() as f64 >= 0.9, "{sum}");
+    assert!(sum / data.queries.len() as f64 >= 0.85, "{sum}");
 }
 
 #[test]
