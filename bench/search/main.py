@@ -11,12 +11,14 @@ import argparse
 import datetime
 import json
 
+import flat
 import graph
+import ivf
 import machine
 import settings
 
 #: name -> module, in the order of the report
-PARTS = {"graph": graph}
+PARTS = {"graph": graph, "flat": flat, "ivf": ivf}
 
 
 def samples_file(quick):

@@ -9,6 +9,7 @@
 //! {"order": "select", "rows": FILE.npy}   later searches see only these (u32 row numbers); all without "rows"
 //! {"order": "search", "k": k, "effort": e, "threads": t, "queries": n, "repeat": r, "alone": false, "output": FILE}
 //!     the first n queries, r times, all in one call or each alone; writes the row numbers found (u32, k a query)  -> {"seconds": s of one time}
+//! {"order": "probe", "threads": t}                                                -> {"bandwidth": GB/s read}
 //! {"order": "memory"}                                                             -> {"resident": bytes, ...}
 //! ```
 #![allow(clippy::print_stdout)]
@@ -16,13 +17,14 @@
 use std::error::Error;
 use std::io::{BufRead, Write};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossmodal_index::{
     AnnIndex, CellCodes, CodedRows, Container, FlatIndex, Ivf, IvfOptions, Metric, Neighbor, RowCodes, RowSet,
     SearchOptions, Selection, Vectors,
 };
-use crossmodal_kernels::MappedFile;
+use crossmodal_kernels::team::Team;
+use crossmodal_kernels::{MappedFile, peak};
 use serde_json::{Value, json};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -37,6 +39,7 @@ const ORDERS: &[(&str, Order)] = &[
     ("open", Worker::open),
     ("select", Worker::select),
     ("search", Worker::search),
+    ("probe", Worker::probe),
     ("memory", Worker::memory),
 ];
 
@@ -64,7 +67,7 @@ struct Worker {
 enum Index {
     Flat,
     Coded(CodedRows),
-    Ivf(Ivf),
+    Ivf(Box<Ivf>),
 }
 
 impl Worker {
@@ -99,7 +102,7 @@ impl Worker {
             "ivf" => {
                 let codes = if order["codes"] == "rows" { CellCodes::Rows } else { CellCodes::Signs };
                 let options = IvfOptions { cells: number(order, "cells"), codes };
-                Index::Ivf(pool.install(|| Ivf::build(vectors, &options, &|_, _| {}, &|| false))?)
+                Index::Ivf(Box::new(pool.install(|| Ivf::build(vectors, &options, &|_, _| {}, &|| false))?))
             }
             other => return Err(format!("unknown kind {other:?}").into()),
         };
@@ -121,7 +124,7 @@ impl Worker {
         let container = Container::open(MappedFile::open(Path::new(text(order, "file")?))?)?;
         self.index = match text(order, "kind")? {
             "int8" | "half" => Index::Coded(CodedRows::open(container)?),
-            "ivf" => Index::Ivf(Ivf::open(container)?),
+            "ivf" => Index::Ivf(Box::new(Ivf::open(container)?)),
             other => return Err(format!("unknown kind {other:?}").into()),
         };
         Ok(json!({ "seconds": start.elapsed().as_secs_f64() }))
@@ -189,6 +192,11 @@ impl Worker {
             Index::Coded(index) => index.search(vectors, queries, options)?,
             Index::Ivf(index) => index.search(vectors, queries, options)?,
         })
+    }
+
+    fn probe(&mut self, order: &Value) -> Outcome<Value> {
+        let team = Team::new(number(order, "threads").unwrap_or(1));
+        Ok(json!({ "bandwidth": peak::bandwidth(&team.session(), Duration::from_millis(300)) }))
     }
 
     fn memory(&mut self, _: &Value) -> Outcome<Value> {

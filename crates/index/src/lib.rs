@@ -12,6 +12,8 @@ mod flat;
 mod ivf;
 mod metric;
 mod row_set;
+#[cfg(test)]
+mod testing;
 mod top_k;
 
 pub use ann::{AnnIndex, IndexInfo, IndexKind, SearchOptions, Vectors};
