@@ -51,6 +51,9 @@ pub enum ProblemKind {
     NotFinite,
     /// Rows and counts contradict each other.
     Dangling,
+    /// What is derived from the items, for filters and full text, isn't what they give. Nothing is lost: repairing makes
+    /// it anew.
+    Derived,
 }
 
 /// One thing that is wrong with a collection.

@@ -81,9 +81,8 @@ fn filter(value: &Value, place: &Place) -> Result<Filter, FilterSyntaxError> {
             "$and" => filters(value, &place).map(Filter::And),
             "$or" => filters(value, &place).map(Filter::Or),
             "$not" => filter(value, &place).map(Filter::negated),
-            name if name.starts_with('$') => {
-                place.error("expected a field, $and, $or or $not (a field's name that begins with $ is quoted)".to_owned())
-            }
+            name if name.starts_with('$') => place
+                .error("expected a field, $and, $or or $not (a field's name that begins with $ is quoted)".to_owned()),
             name => {
                 let path = parse_path(name).or_else(|reason| place.error(reason))?;
                 field(&path, value, &place)

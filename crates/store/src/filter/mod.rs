@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::StoreError;
 
+pub(crate) use self::path::is_askable;
 pub use self::syntax_error::FilterSyntaxError;
 
 /// How deep a filter may be nested.

@@ -48,9 +48,8 @@ impl FilterCache {
         filter: &Filter,
     ) -> Result<Arc<RowSet>, StoreError> {
         let name = serde_json::to_string(filter).unwrap_or_default();
-        let fits = |set: &Set| {
-            set.change == change && set.field == field.key && set.rows.len() == len && set.filter == name
-        };
+        let fits =
+            |set: &Set| set.change == change && set.field == field.key && set.rows.len() == len && set.filter == name;
         let mut sets = self.lock();
         if let Some(at) = sets.iter().position(fits)
             && let Some(set) = sets.remove(at)

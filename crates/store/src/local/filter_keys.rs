@@ -136,9 +136,7 @@ impl Evaluation<'_> {
         let key = keys.unwrap_or(EVERY_PATH);
         let marked = format!("SELECT 1 FROM attributes WHERE path IN (?1, {EVERY_PATH}) AND value = ?2 LIMIT 1");
         if self.connection.prepare_cached(&marked)?.exists((key, UNLISTED))? {
-            let among = format!(
-                "i.key IN (SELECT item FROM attributes WHERE path IN (?, {EVERY_PATH}) AND value = ?)"
-            );
+            let among = format!("i.key IN (SELECT item FROM attributes WHERE path IN (?, {EVERY_PATH}) AND value = ?)");
             let parameters = vec![SqlValue::Integer(key), SqlValue::Blob(UNLISTED.to_vec())];
             found |= scan(self.connection, filter, &among, parameters)?;
         }
@@ -196,7 +194,9 @@ impl Evaluation<'_> {
                 (format!("SELECT item FROM attributes WHERE path = ?1 AND {}", test.replace("{}", "value")), *key)
             }
             // `?1` is true of every row.
-            Source::Column(name, _) => (format!("SELECT i.key FROM items i WHERE ?1 AND {}", test.replace("{}", name)), 1),
+            Source::Column(name, _) => {
+                (format!("SELECT i.key FROM items i WHERE ?1 AND {}", test.replace("{}", name)), 1)
+            }
         };
         let parameters: [&dyn ToSql; 2] = [&key, parameter];
         collect(self.connection.prepare_cached(&sql)?.query(&parameters[..])?)

@@ -145,7 +145,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn truth(value: bool) -> Self {
+    pub fn truth(value: bool) -> Self {
         if value { Self::True } else { Self::False }
     }
 

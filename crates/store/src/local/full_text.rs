@@ -29,7 +29,8 @@ pub(super) fn search(connection: &Connection, request: &TextRequest) -> Result<V
     let words = words(&request.text)?;
     let keys = request.filter.as_ref().map(|filter| matching_keys(connection, filter)).transpose()?;
     if schema::version(connection)? < schema::DERIVED_VERSION {
-        let operation = "search texts in a collection of format version 1; open it once for writing to bring it up to date";
+        let operation =
+            "search texts in a collection of format version 1; open it once for writing to bring it up to date";
         return Err(StoreError::Unsupported { operation });
     }
     let wanted = request.k.saturating_add(request.offset);
@@ -152,9 +153,10 @@ mod tests {
             ("red car", &["\"red\"", "\"car\""]),
             ("\"red car\" bus", &["\"red car\"", "\"bus\""]),
             ("retriev* \"golden ret\"*", &["\"retriev\"*", "\"golden ret\"*"]),
-            ("AND OR NOT NEAR(a b) c:d ^e -f", &[
-                "\"AND\"", "\"OR\"", "\"NOT\"", "\"NEAR(a\"", "\"b)\"", "\"c:d\"", "\"^e\"", "\"-f\"",
-            ]),
+            (
+                "AND OR NOT NEAR(a b) c:d ^e -f",
+                &["\"AND\"", "\"OR\"", "\"NOT\"", "\"NEAR(a\"", "\"b)\"", "\"c:d\"", "\"^e\"", "\"-f\""],
+            ),
             ("\"open", &["\"open\""]),
             ("* ! \"\" ' \"?\"", &[]),
             ("", &[]),
