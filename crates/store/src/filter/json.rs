@@ -28,7 +28,8 @@ impl Filter {
         let value = serde_json::from_str(text).map_err(|error| {
             // The column counts bytes; one behind a cut-off text points at its end.
             let before = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum::<usize>();
-            let start = (before + error.column().saturating_sub(1)).min(text.len());
+            let place = (before + error.column().saturating_sub(1)).min(text.len());
+            let start = (0..=place).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
             let reason = format!("this is no JSON: {error}");
             FilterSyntaxError::Text { text: text.to_owned(), start, end: start, reason }
         })?;

@@ -2,7 +2,11 @@
 
 mod conformance;
 mod damage;
+mod derived;
+mod filter_language;
+mod filter_oracle;
 mod filters;
+mod full_text;
 mod opening;
 mod processes;
 mod random_operations;
