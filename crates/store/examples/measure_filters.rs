@@ -56,7 +56,7 @@ fn entry(number: u64, items: u64, dimension: usize, space: &SpaceRef) -> ItemVec
         "caption": words.join(" "), "year": 1990 + random(number) % 30, "tags": [word(number), word(number + 7)],
         "camera": {"model": format!("model-{}", number % 20), "iso": 100 << (number % 6)},
         "score": random(number) as f64 / u64::MAX as f64, "rank": number.wrapping_mul(7_919) % items,
-        "thousandth": number % 1000, "tenth": number % 10, "flag": number % 2 == 0,
+        "thousandth": number % 1000, "tenth": number % 10, "flag": number.is_multiple_of(2),
     });
     item.metadata = metadata.as_object().cloned().unwrap_or_default();
     let value = |at| (random(number * dimension as u64 + at as u64) >> 40) as f32 / (1 << 23) as f32 - 1.0;
