@@ -8,8 +8,8 @@ use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, ToSql, params_from_iter};
 
 use super::attributes::{EVERY_PATH, UNLISTED, path_text, truth};
-use super::derived::path_key;
 use super::filter_sql::{Column, Kind, column, operator, translate};
+use super::item_tables::path_key;
 use super::schema;
 use crate::{Comparison, Filter, FilterPath, FilterValue, StoreError};
 
@@ -19,7 +19,7 @@ pub(super) type Keys = RoaringTreemap;
 /// The keys of all items that satisfy a filter, in the state that `connection`'s transaction sees.
 pub(super) fn matching_keys(connection: &Connection, filter: &Filter) -> Result<Keys, StoreError> {
     filter.check()?;
-    if schema::version(connection)? < schema::DERIVED_VERSION {
+    if schema::version(connection)? < schema::ITEM_TABLES_VERSION {
         return Ok(scan(connection, filter, "1", Vec::new())?);
     }
     Ok(Evaluation { connection }.keys(filter)?)

@@ -28,7 +28,7 @@ const COMMON_FLOOR: u64 = 10_000;
 pub(super) fn search(connection: &Connection, request: &TextRequest) -> Result<Vec<TextHit>, StoreError> {
     let words = words(&request.text)?;
     let keys = request.filter.as_ref().map(|filter| matching_keys(connection, filter)).transpose()?;
-    if schema::version(connection)? < schema::DERIVED_VERSION {
+    if schema::version(connection)? < schema::ITEM_TABLES_VERSION {
         let operation =
             "search texts in a collection of format version 1; open it once for writing to bring it up to date";
         return Err(StoreError::Unsupported { operation });

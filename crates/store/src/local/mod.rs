@@ -16,11 +16,12 @@
 
 mod attributes;
 mod compact;
-mod derived;
+
 mod filter_cache;
 mod filter_keys;
 mod filter_sql;
 mod full_text;
+mod item_tables;
 mod item_text;
 mod layout;
 mod lock;
@@ -31,7 +32,7 @@ mod schema;
 mod search;
 mod vector_file;
 mod verify;
-mod verify_derived;
+mod verify_items;
 mod view;
 mod writer;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use super::derived;
+use super::item_tables;
 use super::layout::Layout;
 use crate::StoreError;
 
@@ -16,7 +16,7 @@ const APPLICATION_ID: i64 = 0x584d_434c;
 /// The format that this program writes, and the newest that it reads.
 pub(super) const FORMAT_VERSION: i64 = 2;
 /// The first format with indexes for filters and full text. Older collections get them when they are opened for writing.
-pub(super) const DERIVED_VERSION: i64 = 2;
+pub(super) const ITEM_TABLES_VERSION: i64 = 2;
 /// Memory for pages of the database that the writer may take.
 const WRITER_CACHE_KIB: i64 = 64 << 10;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
@@ -160,15 +160,15 @@ pub(super) fn open_writer(layout: &Layout, create: bool) -> Result<Connection, S
         let transaction = connection.transaction()?;
         transaction.execute_batch(SCHEMA)?;
         transaction.execute_batch(FILTER_INDEXES)?;
-        derived::create_tables(&transaction)?;
+        item_tables::create_tables(&transaction)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", FORMAT_VERSION)?;
         transaction.commit()?;
-    } else if version(&connection)? < DERIVED_VERSION {
+    } else if version(&connection)? < ITEM_TABLES_VERSION {
         // One transaction: cut off, it has not begun.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute_batch(FILTER_INDEXES)?;
-        derived::rebuild(&transaction)?;
+        item_tables::rebuild(&transaction)?;
         transaction.pragma_update(None, "user_version", FORMAT_VERSION)?;
         transaction.commit()?;
     }

@@ -11,7 +11,7 @@ use super::rows::{
 };
 use super::schema;
 use super::vector_file::{MappedVectors, too_short};
-use super::verify_derived;
+use super::verify_items;
 use crate::{Problem, ProblemKind, StoreError, VerifyReport};
 
 /// Checks everything in the state that `connection`'s transaction sees.
@@ -86,11 +86,11 @@ impl Check<'_> {
 
     /// Whether attributes and texts are those that the items give.
     fn derived(&mut self) -> Result<(), StoreError> {
-        if schema::version(self.connection)? < schema::DERIVED_VERSION {
+        if schema::version(self.connection)? < schema::ITEM_TABLES_VERSION {
             return Ok(());
         }
         let file = self.database_file();
-        let disagreements = match verify_derived::compare(self.connection) {
+        let disagreements = match verify_items::compare(self.connection) {
             Ok(disagreements) => disagreements,
             Err(error) => {
                 self.problem(ProblemKind::Derived, &file, format!("what is derived can't be read: {error}"));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::derived::{self, Derived};
+use super::item_tables::{self, ItemTables};
 use super::layout::{Layout, sync_folder};
 use super::lock::WriterLock;
 use super::rows::{FieldRow, VectorRow, item_checksum, load_change, load_fields, unknown_field};
@@ -135,10 +135,10 @@ impl Writer {
             rows.push((metadata, appends.add(&fields, &entry.item.id, &entry.vectors)?));
         }
         self.append_and_commit(&appends, |transaction, change| {
-            let mut derived = Derived::new(transaction);
+            let mut tables = ItemTables::new(transaction);
             let mut keys = Vec::with_capacity(batch.len());
             for (entry, (metadata, vectors)) in batch.iter().zip(&rows) {
-                let key = put_item(transaction, &mut derived, &entry.item, metadata, change)?;
+                let key = put_item(transaction, &mut tables, &entry.item, metadata, change)?;
                 kill_vectors(transaction, key, None, change)?;
                 insert_vectors(transaction, key, vectors)?;
                 keys.push(key);
@@ -177,10 +177,10 @@ impl Writer {
         validate::unique_ids(items.iter().map(|item| item.id.as_str()))?;
         let metadata: Vec<_> = items.iter().map(validate::item).collect::<Result<_, _>>()?;
         self.transaction(|transaction, change| {
-            let (mut derived, mut count) = (Derived::new(transaction), 0);
+            let (mut tables, mut count) = (ItemTables::new(transaction), 0);
             for (item, metadata) in items.iter().zip(&metadata) {
                 if find_item(transaction, &item.id)?.is_some() {
-                    put_item(transaction, &mut derived, item, metadata, change)?;
+                    put_item(transaction, &mut tables, item, metadata, change)?;
                     count += 1;
                 }
             }
@@ -190,11 +190,11 @@ impl Writer {
 
     pub fn remove(&mut self, ids: &[String]) -> Result<usize, StoreError> {
         self.transaction(|transaction, change| {
-            let (mut derived, mut count) = (Derived::new(transaction), 0);
+            let (mut tables, mut count) = (ItemTables::new(transaction), 0);
             for id in ids {
-                if let Some(known) = derived::find(transaction, id)? {
+                if let Some(known) = item_tables::find(transaction, id)? {
                     kill_vectors(transaction, known.key, None, change)?;
-                    derived.remove(&known)?;
+                    tables.remove(&known)?;
                     count += transaction.prepare_cached("DELETE FROM items WHERE key = ?1")?.execute([known.key])?;
                 }
             }
@@ -266,12 +266,12 @@ fn find_item(connection: &Connection, id: &str) -> rusqlite::Result<Option<i64>>
 /// Inserts an item, or replaces everything of it but its key and its vectors.
 pub(super) fn put_item(
     connection: &Connection,
-    derived: &mut Derived<'_>,
+    tables: &mut ItemTables<'_>,
     item: &Item,
     metadata: &str,
     change: i64,
 ) -> rusqlite::Result<i64> {
-    let known = derived::find(connection, &item.id)?;
+    let known = item_tables::find(connection, &item.id)?;
     let sql = "INSERT INTO items (id, uri, size, modified_ns, content_hash, modality, metadata, changed, checksum)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
                ON CONFLICT (id) DO UPDATE SET uri = excluded.uri, size = excluded.size,
@@ -293,8 +293,8 @@ pub(super) fn put_item(
     ];
     let key = connection.prepare_cached(sql)?.query_row(values, |row| row.get(0))?;
     match known {
-        Some(known) => derived.replace(&known, item)?,
-        None => derived.add(key, item)?,
+        Some(known) => tables.replace(&known, item)?,
+        None => tables.add(key, item)?,
     }
     Ok(key)
 }

@@ -2,11 +2,12 @@
 
 mod conformance;
 mod damage;
-mod derived;
+
 mod filter_language;
 mod filter_oracle;
 mod filters;
 mod full_text;
+mod item_tables;
 mod opening;
 mod processes;
 mod random_operations;

@@ -11,7 +11,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 
 use super::attributes::{Attribute, EVERY_PATH, attributes};
-use super::derived::create_tables;
+use super::item_tables::create_tables;
 use super::item_text::ItemText;
 use super::rows::{ITEM_COLUMNS, item_checksum, read_item};
 use crate::{Item, StoreError};

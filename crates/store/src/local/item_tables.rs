@@ -42,13 +42,13 @@ pub(super) fn rebuild(connection: &Connection) -> rusqlite::Result<()> {
          CREATE TEMP TABLE unsorted_attributes (path, value, item);",
     )?;
     create_tables(connection)?;
-    let mut derived = Derived::new(connection);
-    derived.insert = "INSERT INTO temp.unsorted_attributes VALUES (?1, ?2, ?3)";
+    let mut tables = ItemTables::new(connection);
+    tables.insert = "INSERT INTO temp.unsorted_attributes VALUES (?1, ?2, ?3)";
     let mut statement = connection.prepare(&format!("SELECT {ITEM_COLUMNS} FROM items i ORDER BY i.key"))?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         if let Ok(stored) = read_item(row, 0) {
-            derived.add(stored.key, &stored.item)?;
+            tables.add(stored.key, &stored.item)?;
         }
     }
     // In order, a table is filled from left to right, page by page.
@@ -86,14 +86,14 @@ pub(super) fn find(connection: &Connection, id: &str) -> rusqlite::Result<Option
 }
 
 /// Writes what is derived, inside one transaction.
-pub(super) struct Derived<'a> {
+pub(super) struct ItemTables<'a> {
     connection: &'a Connection,
     insert: &'static str,
     /// Keys of the paths that were met.
     paths: HashMap<String, i64>,
 }
 
-impl<'a> Derived<'a> {
+impl<'a> ItemTables<'a> {
     pub fn new(connection: &'a Connection) -> Self {
         Self { connection, insert: INSERT_ATTRIBUTE, paths: HashMap::new() }
     }
