@@ -2,8 +2,12 @@
 
 mod conformance;
 mod damage;
+mod filter_language;
+mod filter_oracle;
 mod filters;
+mod full_text;
 mod indexes;
+mod item_tables;
 mod opening;
 mod processes;
 mod random_operations;
