@@ -127,6 +127,13 @@ pub trait VectorStore: Send + Sync {
     /// `UnknownField`, `SpaceMismatch`, `InvalidVector` (a query), `InvalidFilter`, and failures of the storage.
     fn search(&self, request: &SearchRequest) -> Result<Vec<Vec<Hit>>, StoreError>;
 
+    /// At most `count` vectors of a field, spread evenly over all of them: the same ones for the same state. Damaged vectors
+    /// are left out.
+    ///
+    /// # Errors
+    /// `UnknownField`, and failures of the storage.
+    fn sample(&self, field: &str, count: usize) -> Result<Vec<StoredVector>, StoreError>;
+
     /// A setting of the collection; `None` when it was never set.
     ///
     /// # Errors

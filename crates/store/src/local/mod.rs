@@ -20,6 +20,7 @@ mod lock;
 mod reader;
 mod repair;
 mod rows;
+mod sample;
 mod schema;
 mod search;
 mod vector_file;
@@ -293,6 +294,10 @@ impl VectorStore for LocalStore {
 
     fn search(&self, request: &SearchRequest) -> Result<Vec<Vec<Hit>>, StoreError> {
         self.read(|connection| search::search(&self.layout, &self.views, connection, request))
+    }
+
+    fn sample(&self, field: &str, count: usize) -> Result<Vec<StoredVector>, StoreError> {
+        self.read(|connection| sample::sample(&self.layout, &self.views, connection, field, count))
     }
 
     fn setting(&self, name: &str) -> Result<Option<serde_json::Value>, StoreError> {
