@@ -78,7 +78,10 @@ impl Stamp {
             return Err(damaged("it does not begin with the mark of an index"));
         }
         if u32_at(bytes, 8) != VERSION {
-            return Err(damaged(format!("its container has version {}, this program knows {VERSION}", u32_at(bytes, 8))));
+            return Err(damaged(format!(
+                "its container has version {}, this program knows {VERSION}",
+                u32_at(bytes, 8)
+            )));
         }
         let name = String::from_utf8_lossy(&bytes[16..24]);
         let kind = name.trim_end_matches('\0').parse()?;

@@ -171,5 +171,9 @@ pub fn run(
     if request.prune && !report.cancelled {
         report.pruned = plan::prune(collection, &found)?;
     }
+    if !report.cancelled {
+        // So that searches find them ready.
+        collection.keep_reference_texts(model.as_ref())?;
+    }
     Ok(report)
 }
