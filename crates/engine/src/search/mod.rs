@@ -38,13 +38,16 @@ impl Collection {
         options: &SearchOptions,
     ) -> Result<Vec<Vec<Found>>> {
         options.check()?;
-        let directions = self.directions(model, queries)?;
         let request = SearchRequest {
+            queries: Vec::new(),
             space: Some(space_of(model)?),
             filter: options.filter.clone(),
             min_score: options.min_score,
             ..SearchRequest::new(DEFAULT_FIELD, Vec::new(), 0)
         };
+        // A model of another space is refused before it embeds anything.
+        self.store().search(&request)?;
+        let directions = self.directions(model, queries)?;
         let sample = self.store().sample(DEFAULT_FIELD, SAMPLE)?;
         let sample = sample.into_iter().map(|vector| (vector.modality, vector.vector)).collect();
         let has_text = directions.iter().any(|direction| direction.recipe.iter().any(|(kind, _)| kind == "text"));
