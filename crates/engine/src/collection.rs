@@ -1,24 +1,51 @@
 //! A local collection together with the rules this engine keeps: which field, which model, how items are named.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossmodal_models::Embedder;
 use crossmodal_store::{
-    CollectionInfo, CompactReport, Field, ListRequest, LocalStore, Metric, OpenOptions, SpaceRef, StoredItem,
-    VectorStore, VerifyReport,
+    BuildControl, CollectionInfo, CompactReport, Field, IndexChoice, IndexReport, ListRequest, LocalStore, Metric, OpenOptions,
+    SpaceRef, StoredItem, VectorStore, VerifyReport,
 };
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::relevance::{Bank, stored};
+use crate::relevance::stored::ReferenceTexts;
 
 /// The field that pictures and texts are kept in unless said otherwise.
 pub const DEFAULT_FIELD: &str = "default";
 
 /// Setting under which a reference to the model is kept, so that a search needs not name it again.
 const MODEL_SETTING: &str = "model";
+
+/// Setting under which the fields of a migrated collection are kept.
+const SPACES_SETTING: &str = "spaces";
+
+/// Where vectors of a model go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The field.
+    pub field: String,
+    /// Its space.
+    pub space: SpaceRef,
+}
+
+/// A field and the model that fills it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Space {
+    pub field: String,
+    /// A reference that [`load`](crate::load) understands.
+    pub model: String,
+}
+
+/// Which space of a collection is searched, and which was before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Spaces {
+    pub active: Space,
+    pub previous: Option<Space>,
+}
 
 /// What a collection is opened for.
 #[derive(Debug, Clone)]
@@ -60,8 +87,7 @@ impl Mode {
 /// A local collection.
 pub struct Collection {
     store: LocalStore,
-    /// Read or computed once. A collection has one model.
-    reference_texts: OnceLock<Option<Arc<Bank>>>,
+    pub(crate) reference_texts: ReferenceTexts,
 }
 
 impl Collection {
@@ -70,7 +96,7 @@ impl Collection {
     /// # Errors
     /// A folder that isn't a collection, that can't be opened so, or that another writer holds.
     pub fn open(folder: &Path, mode: &Mode) -> Result<Self> {
-        Ok(Self { store: LocalStore::open(folder, &mode.0)?, reference_texts: OnceLock::new() })
+        Ok(Self { store: LocalStore::open(folder, &mode.0)?, reference_texts: ReferenceTexts::default() })
     }
 
     /// Ids of the items that lost vectors when it was opened [`repairing`](Mode::repairing), sorted.
@@ -83,62 +109,62 @@ impl Collection {
         &self.store
     }
 
-    /// A reference to the model that the collection was made with, which [`load`](crate::load) understands from anywhere.
+    /// A reference to the model that the collection is searched with, which [`load`](crate::load) understands from anywhere.
     ///
     /// # Errors
     /// Failures of the storage.
     pub fn model_name(&self) -> Result<Option<String>> {
+        if let Some(spaces) = self.spaces()? {
+            return Ok(Some(spaces.active.model));
+        }
         let name = self.store.setting(MODEL_SETTING)?;
         Ok(name.and_then(|name| name.as_str().map(str::to_string)))
+    }
+
+    /// The field that is searched and filled.
+    ///
+    /// # Errors
+    /// Failures of the storage.
+    pub fn field(&self) -> Result<String> {
+        Ok(self.spaces()?.map_or_else(|| DEFAULT_FIELD.to_owned(), |spaces| spaces.active.field))
+    }
+
+    /// The spaces of a collection that was migrated; `None` for one that has been in one space all along.
+    pub(crate) fn spaces(&self) -> Result<Option<Spaces>> {
+        let value = self.store.setting(SPACES_SETTING)?;
+        value.map(serde_json::from_value).transpose().map_err(|error| {
+            Error::Invalid(format!("the collection's setting {SPACES_SETTING:?} can't be read: {error}"))
+        })
+    }
+
+    /// Makes another space the active one: one transaction.
+    pub(crate) fn set_spaces(&self, spaces: &Spaces) -> Result<()> {
+        let value = serde_json::to_value(spaces).map_err(|error| Error::Invalid(error.to_string()))?;
+        Ok(self.store.set_setting(SPACES_SETTING, &value)?)
     }
 
     /// Makes sure that the collection takes vectors of `model`, and remembers a reference to it.
     ///
     /// # Errors
     /// The collection holds vectors of another space; the message names both models.
-    pub fn adopt(&self, model: &dyn Embedder) -> Result<SpaceRef> {
-        let space = space_of(model)?;
-        let field = Field {
-            name: DEFAULT_FIELD.into(),
-            space: space.clone(),
-            dimension: model.dimension(),
-            metric: Metric::Cosine,
-        };
-        self.store.ensure_field(&field)?;
+    pub fn adopt(&self, model: &dyn Embedder) -> Result<Target> {
+        let target = self.target(self.field()?, model)?;
         if self.model_name()?.is_none() {
             self.store.set_setting(MODEL_SETTING, &Value::String(model.info().reference.clone()))?;
         }
-        Ok(space)
+        Ok(target)
     }
 
-    /// Vectors of generic texts for [`relevance`](crate::relevance), kept in the collection or computed once; none for a model
-    /// without texts.
-    pub(crate) fn reference_texts(&self, model: &dyn Embedder) -> Result<Option<Arc<Bank>>> {
-        if let Some(texts) = self.reference_texts.get() {
-            return Ok(texts.clone());
-        }
-        let kept = self.kept_reference_texts(model)?;
-        let texts = kept.map_or_else(|| stored::embed(model), |texts| Ok(Some(texts)))?.map(Arc::new);
-        Ok(self.reference_texts.get_or_init(|| texts).clone())
-    }
-
-    /// Keeps the vectors of generic texts in the collection, where they are missing.
-    ///
-    /// # Errors
-    /// Failures of model and storage.
-    pub(crate) fn keep_reference_texts(&self, model: &dyn Embedder) -> Result<()> {
-        if self.kept_reference_texts(model)?.is_none()
-            && let Some(texts) = self.reference_texts(model)?
-        {
-            self.store.set_setting(stored::SETTING, &stored::write(&texts, &model.space()?.to_string()))?;
-        }
-        Ok(())
-    }
-
-    fn kept_reference_texts(&self, model: &dyn Embedder) -> Result<Option<Bank>> {
-        let setting = self.store.setting(stored::SETTING)?;
-        let space = model.space()?.to_string();
-        Ok(setting.and_then(|setting| stored::read(&setting, &space, model.dimension())))
+    /// Makes sure that a field takes vectors of `model`.
+    pub(crate) fn target(&self, field: String, model: &dyn Embedder) -> Result<Target> {
+        let space = space_of(model)?;
+        self.store.ensure_field(&Field {
+            name: field.clone(),
+            space: space.clone(),
+            dimension: model.dimension(),
+            metric: Metric::Cosine,
+        })?;
+        Ok(Target { field, space })
     }
 
     /// The full id of an item named by its id, by a path to its file, or by the end of its id where that is unique.
@@ -213,6 +239,30 @@ impl Collection {
     /// Failures that keep the check from running.
     pub fn verify(&self) -> Result<VerifyReport> {
         Ok(self.store.verify()?)
+    }
+
+    /// Remembers which kind of index the collection is to have; the next [`build_index`](Self::build_index) follows it.
+    ///
+    /// # Errors
+    /// Failures of the storage.
+    pub fn choose_index(&self, choice: IndexChoice) -> Result<()> {
+        Ok(self.store.choose_index(&self.field()?, choice)?)
+    }
+
+    /// Whether building or extending the index is worth it.
+    ///
+    /// # Errors
+    /// Failures of the storage.
+    pub fn index_is_due(&self) -> Result<bool> {
+        Ok(self.store.index_is_due(&self.field()?)?)
+    }
+
+    /// Brings the index up to the vectors there are: extends it, or builds it anew where that is necessary or asked for.
+    ///
+    /// # Errors
+    /// A collection without vectors, one opened for reading, cancellation, failures of the storage.
+    pub fn build_index(&self, rebuild: bool, control: &BuildControl<'_>) -> Result<IndexReport> {
+        Ok(self.store.build_index(&self.field()?, rebuild, control)?)
     }
 
     /// Gives the space of forgotten vectors back.

@@ -94,6 +94,7 @@ impl Error {
                 Store::Damaged => ErrorKind::Damaged,
                 Store::ReadOnly | Store::DiskFull | Store::Io => ErrorKind::Io,
                 Store::NewerVersion | Store::Unsupported => ErrorKind::Unsupported,
+                Store::Cancelled => ErrorKind::Cancelled,
                 _ => ErrorKind::Internal,
             },
             Self::Io { .. } => ErrorKind::Io,

@@ -28,18 +28,19 @@ mod error;
 pub mod files;
 pub mod ingest;
 pub mod metadata;
+pub mod migrate;
 pub mod relevance;
 mod search;
 mod similarity;
 
-pub use collection::{Collection, DEFAULT_FIELD, Mode};
+pub use collection::{Collection, DEFAULT_FIELD, Mode, Target};
 pub use crossmodal_models::{
     CancelToken, Content, Device, Embedder, Embedding, Input, LoadOptions, Modality, ModelEvent, ModelEvents,
     ModelInfo, Precision, ProbabilityRule, Role, SpaceId, compute, load, load_clip, media, quantize, registry, source,
     verify,
 };
 pub use crossmodal_store::{
-    CollectionInfo, CompactReport, Comparison, FieldInfo, Filter, FilterPath, FilterValue, Hit, Item, ListRequest,
+    BuildControl, CollectionInfo, CompactReport, Comparison, FieldInfo, Filter, FilterPath, FilterValue, Hit, Item, IndexChoice, IndexInfo, IndexReport, IndexState, ListRequest,
     Problem, ProblemKind, Source, StoreError, StoredItem, VerifyReport as CollectionReport,
 };
 pub use embed::{embed_each, read_input};

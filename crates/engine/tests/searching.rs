@@ -247,8 +247,8 @@ fn the_reference_texts_are_kept_and_can_be_missing() {
     {
         let collection = Collection::open(&copy, &Mode::write()).unwrap();
         use crossmodal_store::VectorStore as _;
-        assert!(collection.store().setting("relevance.texts").unwrap().is_some());
-        collection.store().set_setting("relevance.texts", &serde_json::json!({"version": 0})).unwrap();
+        assert!(collection.store().setting("relevance.texts.default").unwrap().is_some());
+        collection.store().set_setting("relevance.texts.default", &serde_json::json!({"version": 0})).unwrap();
     }
     let (kept, computed) = (search(&original), search(&copy));
     assert_eq!(ids(&kept), ids(&computed));

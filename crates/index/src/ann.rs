@@ -199,3 +199,26 @@ pub trait AnnIndex: Send + Sync + fmt::Debug {
     /// `Damaged` with what is wrong.
     fn check(&self) -> Result<(), IndexError>;
 }
+
+/// How the work of building is done, watched and called off.
+pub struct BuildControl<'a> {
+    /// Threads; 0 is one per core.
+    pub threads: usize,
+    /// Called now and then with how many rows are done, of how many.
+    pub progress: &'a (dyn Fn(u64, u64) + Sync),
+    /// Asked now and then; once it is true the work ends with `Cancelled`.
+    pub cancelled: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Default for BuildControl<'_> {
+    /// All cores, nobody watching, not to be called off.
+    fn default() -> Self {
+        Self { threads: 0, progress: &|_, _| {}, cancelled: &|| false }
+    }
+}
+
+impl fmt::Debug for BuildControl<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BuildControl").field("threads", &self.threads).finish_non_exhaustive()
+    }
+}

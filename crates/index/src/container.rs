@@ -231,6 +231,14 @@ impl Container {
         Ok(numbers)
     }
 
+    /// Tells the system that a section won't be needed soon; it is read from the file again if it is needed after all.
+    pub fn release(&self, name: &str) {
+        if let Some(section) = self.sections.iter().find(|section| section.name() == name.as_bytes()) {
+            let end = section.start + section.length;
+            self.map.release(section.start.next_multiple_of(ALIGNMENT).min(end)..end);
+        }
+    }
+
     /// Compares every section with its checksum.
     ///
     /// # Errors

@@ -5,17 +5,22 @@
 #![forbid(unsafe_code)]
 
 mod ann;
+mod any;
+mod candidates;
 mod container;
 mod error;
 mod flat;
+mod ivf;
 mod metric;
 mod row_set;
 mod top_k;
 
-pub use ann::{AnnIndex, IndexInfo, IndexKind, SearchOptions, Vectors};
+pub use ann::{AnnIndex, BuildControl, IndexInfo, IndexKind, SearchOptions, Vectors};
+pub use any::AnyIndex;
 pub use container::{Container, ContainerWriter, Stamp};
 pub use error::IndexError;
-pub use flat::{FlatIndex, Neighbor, Selection};
+pub use flat::{CodedRows, FlatIndex, Neighbor, RowCodes, Selection};
+pub use ivf::{CellCodes, Ivf, IvfOptions};
 pub use metric::Metric;
 pub use row_set::RowSet;
 pub use top_k::{GroupedTopK, Ranked, TopK};

@@ -81,6 +81,29 @@ impl RowSet {
         self.words.iter_mut().zip(others).for_each(|(word, other)| *word &= other);
     }
 
+    /// The members among `first..first + count`, in order.
+    pub fn members_in(&self, first: u64, count: u64) -> impl Iterator<Item = u64> + '_ {
+        let end = first.saturating_add(count).min(self.len);
+        let words = first / 64..if first < end { end.div_ceil(64) } else { first / 64 };
+        words.flat_map(move |index| {
+            let start = index * 64;
+            let mut word = self.words[index as usize];
+            if start < first {
+                word &= u64::MAX << (first - start);
+            }
+            if end - start < 64 {
+                word &= u64::MAX >> (64 - (end - start));
+            }
+            std::iter::from_fn(move || {
+                let bit = u64::from(word.trailing_zeros());
+                (word != 0).then(|| {
+                    word &= word - 1;
+                    start + bit
+                })
+            })
+        })
+    }
+
     /// Whether any row of `first..first + count` is a member.
     pub fn any_in(&self, first: u64, count: u64) -> bool {
         let end = (first + count).min(self.len);
@@ -128,6 +151,23 @@ mod tests {
             let mut set = RowSet::all(130);
             set.intersect(&RowSet::all(other));
             assert_eq!((set.len(), set.count()), (130, other.min(130)));
+        }
+    }
+
+    #[test]
+    fn members_are_listed_over_word_borders() {
+        for len in [0, 1, 63, 64, 65, 300] {
+            let mut set = RowSet::none(len);
+            (0..len).filter(|row| row % 3 == 0 || row % 64 > 61).for_each(|row| {
+                set.insert(row);
+            });
+            for first in 0..310 {
+                for count in [0, 1, 5, 64, 65, 400, u64::MAX] {
+                    let expected: Vec<_> =
+                        (first..len).take(count.min(1000) as usize).filter(|row| set.contains(*row)).collect();
+                    assert_eq!(set.members_in(first, count).collect::<Vec<_>>(), expected, "{len} {first} {count}");
+                }
+            }
         }
     }
 

@@ -34,6 +34,21 @@ impl PartialEq for Ranked {
 
 impl Eq for Ranked {}
 
+/// What takes the scored rows of a search and keeps the best.
+pub(crate) trait Collect: Send {
+    /// Offers one row.
+    fn push(&mut self, score: f32, row: u64);
+
+    /// The least score that can still be kept; negative infinity where everything is.
+    fn floor(&self) -> f32;
+
+    /// Takes over everything that another one kept.
+    fn merge(&mut self, other: Self);
+
+    /// The kept rows, best first.
+    fn into_sorted(self) -> Vec<Ranked>;
+}
+
 /// Keeps the `k` best rows that are pushed. Scores that are NaN are dropped.
 #[derive(Debug, Clone)]
 pub struct TopK {
@@ -78,6 +93,28 @@ impl TopK {
         let mut rows: Vec<_> = self.heap.into_iter().map(|Reverse(ranked)| ranked).collect();
         rows.sort_unstable_by(|a, b| b.cmp(a));
         rows
+    }
+}
+
+impl Collect for TopK {
+    #[inline]
+    fn push(&mut self, score: f32, row: u64) {
+        Self::push(self, score, row);
+    }
+
+    fn floor(&self) -> f32 {
+        match self.heap.peek() {
+            Some(Reverse(worst)) if self.heap.len() == self.k => worst.score,
+            _ => f32::NEG_INFINITY,
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        Self::merge(self, other);
+    }
+
+    fn into_sorted(self) -> Vec<Ranked> {
+        Self::into_sorted(self)
     }
 }
 
@@ -135,6 +172,41 @@ impl GroupedTopK {
     /// The best row of each kept group, best first.
     pub fn into_sorted(self) -> Vec<Ranked> {
         self.order.into_iter().rev().map(|(ranked, _)| ranked).collect()
+    }
+}
+
+/// A [`GroupedTopK`] and the group of each row.
+pub(crate) struct Grouped<'a> {
+    top: GroupedTopK,
+    groups: &'a [i64],
+}
+
+impl<'a> Grouped<'a> {
+    /// Nothing kept yet. `groups` has an entry for every row that will be pushed.
+    pub(crate) fn new(k: usize, groups: &'a [i64]) -> Self {
+        Self { top: GroupedTopK::new(k), groups }
+    }
+}
+
+impl Collect for Grouped<'_> {
+    #[inline]
+    fn push(&mut self, score: f32, row: u64) {
+        self.top.push(score, row, self.groups[row as usize]);
+    }
+
+    fn floor(&self) -> f32 {
+        match self.top.order.first() {
+            Some((worst, _)) if self.top.best.len() == self.top.k => worst.score,
+            _ => f32::NEG_INFINITY,
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.top.merge(other.top);
+    }
+
+    fn into_sorted(self) -> Vec<Ranked> {
+        self.top.into_sorted()
     }
 }
 

@@ -6,6 +6,8 @@ use memmap2::MmapMut;
 
 /// What a huge page is aligned to on the platforms that have them.
 const HUGE: usize = 2 << 20;
+/// Buffers from this size on are laid on huge pages.
+const LEAST_HUGE: usize = HUGE / 4;
 
 /// A number that any bytes are a valid value of.
 ///
@@ -46,16 +48,18 @@ impl<T: Number> Buffer<T> {
         if bytes == 0 {
             return Self { pages: None, start: 0, length, kind: PhantomData };
         }
-        let margin = if bytes >= HUGE { HUGE } else { 0 };
-        let pages = match MmapMut::map_anon(bytes + margin) {
+        // A large buffer takes whole huge pages, the last one too: int8 weights of 0.5 to 2 MiB on small pages cost a fifth of the speed.
+        let huge = if bytes >= LEAST_HUGE { bytes.next_multiple_of(HUGE) } else { 0 };
+        let margin = if huge > 0 { HUGE } else { 0 };
+        let pages = match MmapMut::map_anon(bytes.max(huge) + margin) {
             Ok(pages) => pages,
             Err(error) => panic!("no memory for {bytes} bytes: {error}"),
         };
         let start = if margin == 0 { 0 } else { pages.as_ptr().align_offset(HUGE).min(margin) };
         #[cfg(target_os = "linux")]
         if margin > 0 {
-            // Whole huge pages only, so that no memory is taken beyond the end. A kernel that knows none is no loss.
-            let _ = pages.advise_range(memmap2::Advice::HugePage, start, bytes / HUGE * HUGE);
+            // A kernel that knows no huge pages is no loss.
+            let _ = pages.advise_range(memmap2::Advice::HugePage, start, huge);
         }
         Self { pages: Some(pages), start, length, kind: PhantomData }
     }

@@ -13,6 +13,8 @@ mod norm;
 pub mod peak;
 pub mod product;
 pub mod resample;
+pub mod scan;
+pub mod signs;
 pub mod team;
 #[cfg(test)]
 mod testing;

@@ -37,6 +37,8 @@ pub enum ErrorKind {
     Database,
     /// The store can't do this; see [`Capabilities`](crate::Capabilities).
     Unsupported,
+    /// The work was called off.
+    Cancelled,
 }
 
 /// Why an operation on a collection failed. Whatever failed, no acknowledged data is lost.
@@ -206,6 +208,9 @@ pub enum StoreError {
         /// The operation.
         operation: &'static str,
     },
+    /// The work was called off; what was committed before stays.
+    #[error("cancelled")]
+    Cancelled,
 }
 
 fn holder_text(holder: &Option<u32>) -> String {
@@ -244,6 +249,7 @@ impl StoreError {
             Self::Io { .. } => ErrorKind::Io,
             Self::Database { .. } => ErrorKind::Database,
             Self::Unsupported { .. } => ErrorKind::Unsupported,
+            Self::Cancelled => ErrorKind::Cancelled,
         }
     }
 

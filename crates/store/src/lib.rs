@@ -28,12 +28,14 @@ mod request;
 mod validate;
 mod vector_store;
 
-pub use crossmodal_index::Metric;
+pub use crossmodal_index::{BuildControl, IndexInfo, IndexKind, Metric};
 pub use error::{ErrorKind, StoreError};
 pub use field::{Field, SpaceRef};
 pub use filter::{Comparison, Filter, FilterPath, FilterValue};
 pub use item::{CacheKey, CachedVector, Item, ItemVectors, Source, Span, StoredItem, StoredVector, VectorRecord};
 pub use local::{LocalStore, Mode, OpenOptions};
-pub use report::{CollectionInfo, CompactReport, FieldInfo, Problem, ProblemKind, VerifyReport};
+pub use report::{
+    CollectionInfo, CompactReport, FieldInfo, IndexChoice, IndexReport, IndexState, Problem, ProblemKind, VerifyReport,
+};
 pub use request::{Hit, ListRequest, SearchRequest};
 pub use vector_store::{Capabilities, VectorStore};

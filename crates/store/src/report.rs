@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use crossmodal_index::IndexInfo;
+use serde::{Deserialize, Serialize};
+
 use crate::Field;
 
 /// A collection at one moment.
@@ -33,6 +36,54 @@ pub struct FieldInfo {
     pub dead_vectors: u64,
     /// Bytes of its vector file.
     pub bytes: u64,
+    /// Its index.
+    pub index: IndexState,
+}
+
+/// What is known of the index of a field, which makes searches faster and is never the truth.
+#[derive(Debug, Clone, PartialEq)]
+pub enum IndexState {
+    /// There is none: searches compare every vector.
+    Missing,
+    /// It is used; vectors behind the rows that it covers are searched exactly and merged in.
+    Present(IndexInfo),
+    /// Its file can't be used; searches compare every vector until it is built again.
+    Unusable {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Which kind of index a field gets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IndexChoice {
+    /// By the number of vectors and the machine's memory: exact while they are few, then a graph, cells when a graph doesn't fit.
+    #[default]
+    Auto,
+    /// No index: every vector is compared.
+    Exact,
+    /// Every vector is compared by an int8 code, the best ones exactly.
+    Flat,
+    /// A graph of near neighbours.
+    Graph,
+    /// Cells around centres, with compact codes.
+    Ivf,
+}
+
+/// What building an index came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IndexReport {
+    /// What was asked for.
+    pub choice: IndexChoice,
+    /// The index now; `Missing` when exact search was chosen.
+    pub state: IndexState,
+    /// Vectors that it covers now and didn't before.
+    pub added: u64,
+    /// Seconds.
+    pub seconds: f64,
+    /// Why an earlier file was given up, where it was.
+    pub replaced: Option<String>,
 }
 
 /// The class of a [`Problem`].
@@ -51,6 +102,8 @@ pub enum ProblemKind {
     NotFinite,
     /// Rows and counts contradict each other.
     Dangling,
+    /// An index isn't what was written. Nothing is lost: it is built again from the vectors.
+    Index,
 }
 
 /// One thing that is wrong with a collection.

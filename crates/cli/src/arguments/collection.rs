@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::upkeep::{MigrateArguments, OptimizeArguments};
 use super::WaitOption;
 
 /// The collection, as an argument or as an option.
@@ -37,6 +38,10 @@ pub enum CollectionCommand {
     Info(InfoArguments),
     /// List items
     List(ListArguments),
+    /// Build or extend the index that makes searches fast
+    Optimize(OptimizeArguments),
+    /// Move to the space of another model, while searches go on
+    Migrate(MigrateArguments),
     /// Forget items (the files stay)
     Remove(RemoveArguments),
     /// Check everything against everything

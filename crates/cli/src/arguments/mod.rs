@@ -9,6 +9,7 @@ mod media;
 mod model;
 mod quantize;
 mod tasks;
+mod upkeep;
 
 use std::path::PathBuf;
 
@@ -25,6 +26,7 @@ pub use tasks::{
     ClassifyArguments, CompletionsArguments, DemoArguments, EmbedArguments, IndexArguments, SearchArguments,
     SimilarityArguments,
 };
+pub use upkeep::{IndexKindOption, MigrateArguments, OptimizeArguments};
 
 /// Shown by `crossmodal` alone.
 pub const WELCOME: &str = "\
@@ -108,7 +110,7 @@ pub enum Command {
     Similarity(SimilarityArguments),
     /// Sort pictures by labels that were never trained on (zero-shot)
     Classify(ClassifyArguments),
-    /// Look after collections: info, list, remove, verify, compact
+    /// Look after collections: info, list, optimize, migrate, remove, verify, compact
     #[command(subcommand)]
     Collection(CollectionCommand),
     /// Look after models: list, info, pull, verify

@@ -270,7 +270,7 @@ fn offset(text: &str) -> Result<usize, String> {
     in_range(text, 0, 1_000_000)
 }
 
-fn batch_size(text: &str) -> Result<usize, String> {
+pub fn batch_size(text: &str) -> Result<usize, String> {
     in_range(text, 1, 4096)
 }
 

@@ -26,6 +26,8 @@ pub fn run(command: &CollectionCommand, settings: &Settings) -> anyhow::Result<O
     match command {
         CollectionCommand::Info(arguments) => info(arguments, output),
         CollectionCommand::List(arguments) => list(arguments, output),
+        CollectionCommand::Optimize(arguments) => super::optimize::run(arguments, settings),
+        CollectionCommand::Migrate(arguments) => super::migrate::run(arguments, settings),
         CollectionCommand::Remove(arguments) => remove(arguments, output),
         CollectionCommand::Verify(arguments) => verify(arguments, output),
         CollectionCommand::Compact(arguments) => compact(arguments, output),

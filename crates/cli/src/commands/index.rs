@@ -82,6 +82,10 @@ pub fn run(arguments: &IndexArguments, choice: &ModelChoice, settings: &Settings
     let report = ingest::run(&collection, &model, &request, &display.events(), &cancel);
     display.finish();
     let report = report?;
+    // The vectors are safe already: what is interrupted here costs speed only.
+    if !report.cancelled && report.progress.written > 0 && collection.index_is_due()? {
+        super::optimize::build(&collection, false, settings, &cancel)?;
+    }
     show(&report, &arguments.collection, &model.info().name, output)?;
     Ok(match &report {
         Report { cancelled: true, .. } => Outcome::Interrupted,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crossmodal_models::{CancelToken, Embedder};
 
-use crate::collection::Collection;
+use crate::collection::{Collection, Target};
 use crate::error::Result;
 use crate::metadata::Metadata;
 
@@ -146,6 +146,24 @@ pub struct Report {
     pub cancelled: bool,
 }
 
+/// Embeds files of items that exist into another field; their other fields stay. A file whose content isn't that of its item any more is
+/// left out: its vectors would stand for different things.
+pub(crate) fn run_into(
+    collection: &Collection,
+    model: &Arc<dyn Embedder>,
+    target: &Target,
+    request: &Request,
+    found: &crate::files::Found,
+    events: &Events,
+    cancel: &CancelToken,
+) -> Result<Report> {
+    let report = stages::run(collection, model, target, true, request, found, events, cancel)?;
+    if !report.cancelled {
+        collection.keep_reference_texts(&target.field, model.as_ref())?;
+    }
+    Ok(report)
+}
+
 /// Ingests files into a collection.
 ///
 /// # Errors
@@ -159,8 +177,8 @@ pub fn run(
     cancel: &CancelToken,
 ) -> Result<Report> {
     let found = crate::files::find(&request.paths)?;
-    let space = collection.adopt(model.as_ref())?;
-    let mut report = stages::run(collection, model, &space, request, &found, events, cancel)?;
+    let target = collection.adopt(model.as_ref())?;
+    let mut report = stages::run(collection, model, &target, false, request, &found, events, cancel)?;
     let walk_problems =
         found.problems.iter().map(|(path, reason)| Skipped { path: path.clone(), reason: reason.clone() });
     report.skipped.extend(walk_problems);
@@ -173,7 +191,7 @@ pub fn run(
     }
     if !report.cancelled {
         // So that searches find them ready.
-        collection.keep_reference_texts(model.as_ref())?;
+        collection.keep_reference_texts(&target.field, model.as_ref())?;
     }
     Ok(report)
 }

@@ -10,7 +10,7 @@ use crossmodal_store::{
     CacheKey, Item, ItemVectors, ListRequest, Source, SpaceRef, StoredItem, VectorRecord, VectorStore,
 };
 
-use crate::collection::{Collection, DEFAULT_FIELD};
+use crate::collection::{Collection, Target};
 use crate::error::{Error, Result};
 use crate::files::{self, Found};
 use crate::ingest::budget::Permit;
@@ -34,6 +34,8 @@ pub(super) enum Action {
     Reuse(Finished),
     /// It must be embedded.
     Embed(Pending),
+    /// Nothing is done, for this reason.
+    LeaveOut(PathBuf, &'static str),
 }
 
 /// An item that waits for its vector.
@@ -60,16 +62,16 @@ impl Pending {
     }
 
     /// The item with its vector.
-    pub(super) fn with_vector(self, space: &SpaceRef, precision: &str, vector: Vec<f32>) -> Finished {
-        let item = record(self.item, self.cache_key, space, precision, vector);
+    pub(super) fn with_vector(self, target: &Target, precision: &str, vector: Vec<f32>) -> Finished {
+        let item = record(self.item, self.cache_key, target, precision, vector);
         Finished { item, keeps_other_fields: self.same_content }
     }
 }
 
-fn record(item: Item, cache_key: CacheKey, space: &SpaceRef, precision: &str, vector: Vec<f32>) -> ItemVectors {
+fn record(item: Item, cache_key: CacheKey, target: &Target, precision: &str, vector: Vec<f32>) -> ItemVectors {
     let vector = VectorRecord {
-        field: DEFAULT_FIELD.into(),
-        space: space.clone(),
+        field: target.field.clone(),
+        space: target.space.clone(),
         part: 0,
         modality: item.modality.clone(),
         span: None,
@@ -111,7 +113,9 @@ fn cache_key(model: &dyn Embedder, space: &SpaceRef, content_hash: &[u8; 32], in
 pub(super) struct Planner<'a> {
     pub(super) collection: &'a Collection,
     pub(super) model: &'a dyn Embedder,
-    pub(super) space: &'a SpaceRef,
+    pub(super) target: &'a Target,
+    /// Whether only files are embedded whose content is that of an item which exists.
+    pub(super) same_content_only: bool,
     pub(super) metadata: &'a crate::metadata::Metadata,
     pub(super) roots: &'a [PathBuf],
 }
@@ -130,6 +134,10 @@ impl Planner<'_> {
                         if known.item == pending.item { Action::Unchanged } else { Action::Touch(pending.item) };
                     planned.push(action);
                 }
+                _ if self.same_content_only && !pending.same_content => {
+                    let path = files::path(&pending.item.id);
+                    planned.push(Action::LeaveOut(path, "its content changed since it was indexed: index it first"));
+                }
                 _ => fresh.push(pending),
             }
         }
@@ -140,7 +148,7 @@ impl Planner<'_> {
                 Some(found) => {
                     // Several new files may share it.
                     cached.insert(pending.cache_key, found.clone());
-                    Action::Reuse(pending.with_vector(self.space, &found.precision, found.vector))
+                    Action::Reuse(pending.with_vector(self.target, &found.precision, found.vector))
                 }
                 None => Action::Embed(pending),
             };
@@ -160,7 +168,7 @@ impl Planner<'_> {
             modality: Modality::Image.as_str().into(),
             metadata: own.or(stored.map(|item| &item.metadata)).cloned().unwrap_or_default(),
         };
-        let cache_key = cache_key(self.model, self.space, &file.content_hash, &input);
+        let cache_key = cache_key(self.model, &self.target.space, &file.content_hash, &input);
         let same_content = stored.is_some_and(|stored| stored.content_hash == Some(file.content_hash));
         Pending { item, cache_key, content: Some((input, file.permit)), same_content }
     }
@@ -176,7 +184,7 @@ impl Planner<'_> {
             Err(error) if error.kind() == crossmodal_store::ErrorKind::Damaged => return Ok(false),
             Err(error) => return Err(Error::Store(error)),
         };
-        Ok(vectors.iter().any(|vector| vector.field == DEFAULT_FIELD && vector.cache_key == Some(pending.cache_key)))
+        Ok(vectors.iter().any(|vector| vector.field == self.target.field && vector.cache_key == Some(pending.cache_key)))
     }
 }
 

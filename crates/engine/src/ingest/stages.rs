@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use crossmodal_models::{CancelToken, Embedder, ErrorKind, Prepared};
-use crossmodal_store::{CacheKey, Item, ItemVectors, SpaceRef, VectorRecord, VectorStore};
+use crossmodal_store::{CacheKey, Item, ItemVectors, VectorRecord, VectorStore};
 
 use super::budget::Budget;
 use super::plan::{Action, Finished, Loaded, Pending, Planner, load};
 use super::{Events, Progress, Report, Request, Skipped, StageName};
-use crate::collection::Collection;
+use crate::collection::{Collection, Target};
 use crate::error::{Error, Result};
 use crate::files::Found;
 
@@ -103,10 +103,12 @@ impl Shared<'_> {
 }
 
 /// Runs all stages to the end, or to a cancellation or failure.
+#[expect(clippy::too_many_arguments, reason = "one call from each of two places, and all of them are different things")]
 pub(super) fn run(
     collection: &Collection,
     model: &Arc<dyn Embedder>,
-    space: &SpaceRef,
+    target: &Target,
+    same_content_only: bool,
     request: &Request,
     found: &Found,
     events: &Events,
@@ -126,8 +128,14 @@ pub(super) fn run(
         budget: Budget::new(MEMORY_BUDGET),
         busy: [const { AtomicU64::new(0) }; 5],
     };
-    let planner =
-        Planner { collection, model: model.as_ref(), space, metadata: &request.metadata, roots: &found.roots };
+    let planner = Planner {
+        collection,
+        model: model.as_ref(),
+        target,
+        same_content_only,
+        metadata: &request.metadata,
+        roots: &found.roots,
+    };
     let (to_plan, planned) = bounded(threads * 4);
     let (to_prepare, preparing) = bounded(batch_size.max(threads * 2));
     let (to_encode, encoding) = bounded(batch_size * 2);
@@ -147,7 +155,7 @@ pub(super) fn run(
         drop((to_plan, to_encode, preparing));
         let writer_of_plan = to_write.clone();
         scope.spawn(move || plan(shared, planner, planned, to_prepare, writer_of_plan));
-        let encoder = Encoder { model: model.as_ref(), space, batch_size };
+        let encoder = Encoder { model: model.as_ref(), target, batch_size };
         scope.spawn(move || encoder.run(shared, encoding, to_write));
         let writer = scope.spawn(move || {
             write(shared, collection, batch_size, writing);
@@ -258,6 +266,7 @@ fn plan(
         };
         for action in actions {
             match action {
+                Action::LeaveOut(path, reason) => shared.skip(path, reason.into()),
                 Action::Unchanged => shared.note(Outcome::Unchanged),
                 Action::Touch(item) => {
                     shared.note(Outcome::Unchanged);
@@ -285,7 +294,7 @@ fn embed_once(
     match twins.get_mut(&pending.cache_key) {
         Some(Twin::Waiting(waiting)) => waiting.push(pending.parked()),
         Some(Twin::Embedded(vector)) => {
-            let item = pending.with_vector(planner.space, planner.model.info().precision.as_str(), vector.clone());
+            let item = pending.with_vector(planner.target, planner.model.info().precision.as_str(), vector.clone());
             drop(twins);
             shared.note(Outcome::Reused);
             let _ = to_write.send(Write::Put(item));
@@ -325,7 +334,7 @@ fn prepare(shared: &Shared<'_>, model: &dyn Embedder, queue: Receiver<Pending>, 
 
 struct Encoder<'a> {
     model: &'a dyn Embedder,
-    space: &'a SpaceRef,
+    target: &'a Target,
     batch_size: usize,
 }
 
@@ -359,11 +368,11 @@ impl Encoder<'_> {
             let waiting = shared.twins().insert(pending.cache_key, Twin::Embedded(vector.clone()));
             if let Some(Twin::Waiting(waiting)) = waiting {
                 for twin in waiting {
-                    let _ = to_write.send(Write::Put(twin.with_vector(self.space, precision, vector.clone())));
+                    let _ = to_write.send(Write::Put(twin.with_vector(self.target, precision, vector.clone())));
                     shared.note(Outcome::Reused);
                 }
             }
-            let _ = to_write.send(Write::Put(pending.with_vector(self.space, precision, vector)));
+            let _ = to_write.send(Write::Put(pending.with_vector(self.target, precision, vector)));
             shared.note(Outcome::Embedded);
         }
         Ok(())

@@ -1,19 +1,24 @@
 //! The vectors of generic texts, kept as a setting of the collection so that a search needn't compute them.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use crossmodal_models::{Embedder, Input, Modality};
+use crossmodal_store::VectorStore;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Bank;
+use crate::collection::Collection;
 use crate::error::Result;
 
 /// Short texts about anything: things, scenes, captions, ideas, as people might search for them. One a line.
 const TEXTS: &str = include_str!("reference_texts.txt");
 
-/// The name of the setting.
-pub(crate) const SETTING: &str = "relevance.texts";
+/// The name of the setting, before the field's.
+const SETTING: &str = "relevance.texts.";
 
 /// Raised when the texts or the form change: older settings are then computed anew.
 const VERSION: u32 = 1;
@@ -29,8 +34,46 @@ struct Setting {
     vectors: String,
 }
 
+/// Vectors of the texts that an open collection has read or computed, by space; none for a model without texts.
+#[derive(Debug, Default)]
+pub(crate) struct ReferenceTexts(Mutex<HashMap<String, Option<Arc<Bank>>>>);
+
+impl Collection {
+    /// Vectors of the texts in the space of `model`, which is that of `field`: kept ones, or computed; none for a model without texts.
+    pub(crate) fn reference_texts(&self, field: &str, model: &dyn Embedder) -> Result<Option<Arc<Bank>>> {
+        let space = model.space()?.to_string();
+        let lock = || self.reference_texts.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(texts) = lock().get(&space) {
+            return Ok(texts.clone());
+        }
+        let texts = match self.kept(field, &space, model.dimension())? {
+            Some(texts) => Some(texts),
+            None => embed(model)?,
+        };
+        let texts = texts.map(Arc::new);
+        lock().insert(space, texts.clone());
+        Ok(texts)
+    }
+
+    /// Keeps the vectors of the texts as a setting, where they are missing.
+    pub(crate) fn keep_reference_texts(&self, field: &str, model: &dyn Embedder) -> Result<()> {
+        let space = model.space()?.to_string();
+        if self.kept(field, &space, model.dimension())?.is_none()
+            && let Some(texts) = self.reference_texts(field, model)?
+        {
+            self.store().set_setting(&format!("{SETTING}{field}"), &write(&texts, &space))?;
+        }
+        Ok(())
+    }
+
+    fn kept(&self, field: &str, space: &str, dimension: usize) -> Result<Option<Bank>> {
+        let setting = self.store().setting(&format!("{SETTING}{field}"))?;
+        Ok(setting.and_then(|setting| read(&setting, space, dimension)))
+    }
+}
+
 /// Embeds the texts; none for a model without texts.
-pub(crate) fn embed(model: &dyn Embedder) -> Result<Option<Bank>> {
+fn embed(model: &dyn Embedder) -> Result<Option<Bank>> {
     if !model.modalities().contains(&Modality::Text) {
         return Ok(None);
     }
@@ -41,7 +84,7 @@ pub(crate) fn embed(model: &dyn Embedder) -> Result<Option<Bank>> {
 }
 
 /// The setting that keeps these vectors.
-pub(crate) fn write(bank: &Bank, space: &str) -> Value {
+fn write(bank: &Bank, space: &str) -> Value {
     let mut bytes = Vec::with_capacity(bank.rows() * bank.dimension());
     for row in 0..bank.rows() {
         let row = bank.row(row);
@@ -58,7 +101,7 @@ pub(crate) fn write(bank: &Bank, space: &str) -> Value {
 }
 
 /// The vectors that a setting keeps; none where it is of another version or space, or damaged.
-pub(crate) fn read(setting: &Value, space: &str, dimension: usize) -> Option<Bank> {
+fn read(setting: &Value, space: &str, dimension: usize) -> Option<Bank> {
     let setting = Setting::deserialize(setting).ok()?;
     if setting.version != VERSION || setting.space != space || setting.dimension != dimension || dimension == 0 {
         return None;

@@ -5,7 +5,7 @@ use crossmodal_store::VectorStore;
 use rayon::prelude::*;
 
 use super::query::{Query, Subject};
-use crate::collection::{Collection, DEFAULT_FIELD};
+use crate::collection::Collection;
 use crate::error::{Error, Result};
 use crate::relevance::{Recipe, normalised};
 
@@ -24,7 +24,7 @@ pub(super) struct Direction {
 
 impl Collection {
     /// The directions of queries.
-    pub(super) fn directions(&self, model: &dyn Embedder, queries: &[Query]) -> Result<Vec<Direction>> {
+    pub(super) fn directions(&self, model: &dyn Embedder, field: &str, queries: &[Query]) -> Result<Vec<Direction>> {
         let empty = || Error::Invalid("the query is empty: give some words, a picture or an item".into());
         let mut inputs: Vec<&Input> = Vec::new();
         for part in queries.iter().flat_map(|query| &query.parts) {
@@ -52,7 +52,7 @@ impl Collection {
                     }
                     Subject::Item(name) => {
                         let id = self.resolve_item(name)?;
-                        let vector = self.vector_of(&id)?;
+                        let vector = self.vector_of(&id, field)?;
                         items.push(id);
                         (vector.modality, vector.vector)
                     }
@@ -73,9 +73,9 @@ impl Collection {
         Ok(directions)
     }
 
-    /// The first vector of an item.
-    fn vector_of(&self, id: &str) -> Result<crossmodal_store::StoredVector> {
-        let own = self.store().vectors(id)?.into_iter().find(|vector| vector.field == DEFAULT_FIELD);
+    /// The first vector of an item in a field.
+    fn vector_of(&self, id: &str, field: &str) -> Result<crossmodal_store::StoredVector> {
+        let own = self.store().vectors(id)?.into_iter().find(|vector| vector.field == field);
         own.ok_or_else(|| Error::NotFound(format!("item {id:?} has no vector to search by")))
     }
 }

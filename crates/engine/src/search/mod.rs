@@ -14,7 +14,7 @@ use crossmodal_store::{SearchRequest, VectorStore};
 
 use self::page::{Nulls, Page};
 pub use self::query::{Found, GroupBy, Part, Query, SearchOptions, Subject};
-use crate::collection::{Collection, DEFAULT_FIELD, space_of};
+use crate::collection::{Collection, space_of};
 use crate::error::Result;
 use crate::relevance::{SAMPLE, Statistics};
 
@@ -38,25 +38,26 @@ impl Collection {
         options: &SearchOptions,
     ) -> Result<Vec<Vec<Found>>> {
         options.check()?;
+        let field = self.field()?;
         let request = SearchRequest {
             queries: Vec::new(),
             space: Some(space_of(model)?),
             filter: options.filter.clone(),
             min_score: options.min_score,
-            ..SearchRequest::new(DEFAULT_FIELD, Vec::new(), 0)
+            ..SearchRequest::new(field.clone(), Vec::new(), 0)
         };
         // A model of another space is refused before it embeds anything.
         self.store().search(&request)?;
-        let directions = self.directions(model, queries)?;
-        let sample = self.store().sample(DEFAULT_FIELD, SAMPLE)?;
+        let directions = self.directions(model, &field, queries)?;
+        let sample = self.store().sample(&field, SAMPLE)?;
         let sample = sample.into_iter().map(|vector| (vector.modality, vector.vector)).collect();
         let has_text = directions.iter().any(|direction| direction.recipe.iter().any(|(kind, _)| kind == "text"));
-        let texts = if has_text { self.reference_texts(model)? } else { None };
+        let texts = if has_text { self.reference_texts(&field, model)? } else { None };
         let statistics = Statistics::new(sample, texts.as_deref().cloned());
         let nulls = Nulls::new(&statistics);
         let searched = self.store().count(options.filter.as_ref())?;
         let pages =
-            directions.iter().map(|direction| Page { collection: self, options, direction, searched, nulls: &nulls });
+            directions.iter().map(|direction| Page { collection: self, field: &field, options, direction, searched, nulls: &nulls });
         page::fill(&pages.collect::<Vec<_>>(), &request)
     }
 }

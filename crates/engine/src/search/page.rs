@@ -9,7 +9,7 @@ use crossmodal_store::{Hit, SearchRequest, VectorStore};
 use super::direction::Direction;
 use super::diversity;
 use super::query::{Found, SearchOptions};
-use crate::collection::{Collection, DEFAULT_FIELD};
+use crate::collection::Collection;
 use crate::error::{Error, Result};
 use crate::relevance::{Bank, Judge, Null, Recipe, Statistics};
 
@@ -43,6 +43,7 @@ impl<'a> Nulls<'a> {
 /// A query on its way to a page of hits.
 pub(super) struct Page<'a> {
     pub collection: &'a Collection,
+    pub field: &'a str,
     pub options: &'a SearchOptions,
     pub direction: &'a Direction,
     /// Number of items that are searched.
@@ -158,7 +159,7 @@ impl<'a> Page<'a> {
     fn vector(&self, hit: &Hit) -> Result<Vec<f32>> {
         let mut vectors = self.collection.store().vectors(&hit.item.id)?.into_iter();
         let found = vectors
-            .find(|vector| vector.field == DEFAULT_FIELD && vector.part == hit.part && vector.modality == hit.modality);
+            .find(|vector| vector.field == self.field && vector.part == hit.part && vector.modality == hit.modality);
         let gone = || Error::NotFound(format!("item {:?} changed while it was searched", hit.item.id));
         found.map(|vector| vector.vector).ok_or_else(gone)
     }

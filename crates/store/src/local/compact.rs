@@ -99,10 +99,10 @@ impl Writer {
     }
 
     /// Removes the files of all generations but the committed ones.
-    fn remove_unused(&self) -> Result<(), StoreError> {
+    pub(super) fn remove_unused(&self) -> Result<(), StoreError> {
         let fields = load_fields(&self.connection)?;
         let used = |key, generation| fields.iter().any(|field| field.key == key && field.generation == generation);
-        self.layout.remove_unused_vector_files(used);
+        self.layout.remove_unused_files(used);
         Ok(())
     }
 }

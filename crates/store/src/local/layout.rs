@@ -11,6 +11,7 @@ use crate::StoreError;
 pub(crate) const DATABASE_NAME: &str = "collection.sqlite";
 const LOCK_NAME: &str = "collection.lock";
 const VECTORS_NAME: &str = "vectors";
+const INDEXES_NAME: &str = "indexes";
 
 /// The paths of one collection.
 #[derive(Debug, Clone)]
@@ -48,27 +49,37 @@ impl Layout {
         self.vectors().join(format!("{field}-{generation}.f32"))
     }
 
-    /// Whether a name in the folder is one of those that a collection may have before its database exists.
-    pub fn is_own_name(name: &OsStr) -> bool {
-        [LOCK_NAME, VECTORS_NAME].iter().any(|own| name == *own)
+    pub fn indexes(&self) -> PathBuf {
+        self.folder.join(INDEXES_NAME)
     }
 
-    /// Removes vector files that `is_used` doesn't know: those of old generations, and of writes that were cut off.
+    /// The index over one field's vectors in one generation.
+    pub fn index_file(&self, field: i64, generation: i64) -> PathBuf {
+        self.indexes().join(format!("{field}-{generation}.index"))
+    }
+
+    /// Whether a name in the folder is one of those that a collection may have before its database exists.
+    pub fn is_own_name(name: &OsStr) -> bool {
+        [LOCK_NAME, VECTORS_NAME, INDEXES_NAME].iter().any(|own| name == *own)
+    }
+
+    /// Removes vector and index files that `is_used` doesn't know: those of old generations, and of writes that were cut off.
     /// Failing to is harmless, so failures are not reported; the next opening tries again.
-    pub fn remove_unused_vector_files(&self, is_used: impl Fn(i64, i64) -> bool) {
-        let Ok(entries) = fs::read_dir(self.vectors()) else {
-            return;
-        };
-        for entry in entries.flatten() {
-            if parse_vector_name(&entry.file_name()).is_some_and(|(field, generation)| !is_used(field, generation)) {
-                let _ = fs::remove_file(entry.path());
+    pub fn remove_unused_files(&self, is_used: impl Fn(i64, i64) -> bool) {
+        let listed = [(self.vectors(), ".f32"), (self.indexes(), ".index"), (self.indexes(), ".index.part")];
+        for (folder, ending) in listed {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let unused = |(field, generation)| ending.ends_with(".part") || !is_used(field, generation);
+                if parse_name(&entry.file_name(), ending).is_some_and(unused) {
+                    let _ = fs::remove_file(entry.path());
+                }
             }
         }
     }
 
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
-        let folders = [self.folder.clone(), self.vectors()];
+        let folders = [self.folder.clone(), self.vectors(), self.indexes()];
         let entries = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
         let lengths = entries.filter_map(|entry| entry.metadata().ok()).filter(|metadata| metadata.is_file());
         lengths.map(|metadata| metadata.len()).sum()
@@ -84,8 +95,8 @@ impl Layout {
 }
 
 /// The field and the generation that a file's name tells.
-fn parse_vector_name(name: &OsStr) -> Option<(i64, i64)> {
-    let (field, generation) = name.to_str()?.strip_suffix(".f32")?.split_once('-')?;
+fn parse_name(name: &OsStr, ending: &str) -> Option<(i64, i64)> {
+    let (field, generation) = name.to_str()?.strip_suffix(ending)?.split_once('-')?;
     Some((field.parse().ok()?, generation.parse().ok()?))
 }
 

@@ -4,6 +4,7 @@
 //! collection.sqlite        items, metadata, settings, fields and their spaces, and a row for every vector
 //! collection.lock          locked by the writer while it lives; holds its process id
 //! vectors/<field>-<generation>.f32
+//! indexes/<field>-<generation>.index    derived, may be deleted at any time
 //! ```
 //!
 //! The database and the vector files are both the truth. A batch appends its vectors, syncs the files, and then
@@ -14,7 +15,9 @@
 //! number of rows that belong to it.
 
 mod compact;
+mod derived;
 mod filter_sql;
+mod indexing;
 mod layout;
 mod lock;
 mod reader;
@@ -42,6 +45,7 @@ use crate::{
     VerifyReport, validate,
 };
 
+use self::derived::Indexes;
 use self::layout::Layout;
 use self::lock::WriterLock;
 use self::schema::Content;
@@ -97,6 +101,9 @@ impl OpenOptions {
 pub struct LocalStore {
     layout: Layout,
     views: Views,
+    indexes: Indexes,
+    /// Held while an index is built, and while files of old generations are removed.
+    building: Mutex<()>,
     repaired: Vec<String>,
     // Dropped before the writer: the last connection to close tidies the write-ahead log up, and must be able to write.
     readers: Mutex<Vec<Connection>>,
@@ -144,7 +151,15 @@ impl LocalStore {
     }
 
     fn new(layout: Layout, writer: Option<Mutex<Writer>>, repaired: Vec<String>) -> Self {
-        Self { layout, views: Views::default(), repaired, readers: Mutex::default(), writer }
+        Self {
+            layout,
+            views: Views::default(),
+            indexes: Indexes::default(),
+            building: Mutex::default(),
+            repaired,
+            readers: Mutex::default(),
+            writer,
+        }
     }
 
     /// The collection's folder.
@@ -206,6 +221,15 @@ impl LocalStore {
         body(&mut writer).map_err(|error| error.in_folder(self.folder()))
     }
 
+    /// Forgets a field with all of its vectors, for good; the items stay. Returns how many vectors there were.
+    ///
+    /// # Errors
+    /// `UnknownField`, `ReadOnly`, and failures of the storage.
+    pub fn drop_field(&self, name: &str) -> Result<u64, StoreError> {
+        let _building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write(|writer| writer.drop_field(name))
+    }
+
     fn change(&self) -> Result<i64, StoreError> {
         self.read(|connection| Ok(rows::load_change(connection)?))
     }
@@ -236,7 +260,7 @@ impl VectorStore for LocalStore {
     }
 
     fn info(&self) -> Result<CollectionInfo, StoreError> {
-        self.read(|connection| reader::info(&self.layout, connection))
+        self.read(|connection| reader::info(&self.layout, &self.views, &self.indexes, connection))
     }
 
     fn fields(&self) -> Result<Vec<Field>, StoreError> {
@@ -293,7 +317,7 @@ impl VectorStore for LocalStore {
     }
 
     fn search(&self, request: &SearchRequest) -> Result<Vec<Vec<Hit>>, StoreError> {
-        self.read(|connection| search::search(&self.layout, &self.views, connection, request))
+        self.read(|connection| search::search(&self.layout, &self.views, &self.indexes, connection, request))
     }
 
     fn sample(&self, field: &str, count: usize) -> Result<Vec<StoredVector>, StoreError> {
@@ -323,6 +347,7 @@ impl VectorStore for LocalStore {
     }
 
     fn compact(&self) -> Result<CompactReport, StoreError> {
+        let _building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
         self.write(Writer::compact)
     }
 }

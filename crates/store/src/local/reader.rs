@@ -5,36 +5,49 @@ use std::collections::HashMap;
 use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
+use super::derived::Indexes;
 use super::filter_sql::translate;
 use super::layout::Layout;
 use super::rows::{
-    FieldRow, ITEM_COLUMNS, VECTOR_COLUMNS, VectorRow, load_change, load_fields, read_item, read_vector,
+    FieldRow, ITEM_COLUMNS, VECTOR_COLUMNS, VectorRow, load_change, load_field, load_fields, read_item, read_vector,
 };
 use super::view::Views;
 use super::{layout, schema};
 use crate::{
-    CacheKey, CachedVector, CollectionInfo, FieldInfo, Filter, ListRequest, StoreError, StoredItem, StoredVector,
+    CacheKey, CachedVector, CollectionInfo, FieldInfo, Filter, IndexState, ListRequest, StoreError, StoredItem, StoredVector,
 };
 
-pub(super) fn info(layout: &Layout, connection: &Connection) -> Result<CollectionInfo, StoreError> {
+pub(super) fn info(
+    layout: &Layout,
+    views: &Views,
+    indexes: &Indexes,
+    connection: &Connection,
+) -> Result<CollectionInfo, StoreError> {
     let count = |sql: &str, key: i64| -> rusqlite::Result<u64> {
         connection.prepare_cached(sql)?.query_row([key], |row| row.get::<_, i64>(0)).map(|count| count as u64)
     };
+    let change = load_change(connection)?;
     let mut fields = Vec::new();
     for row in load_fields(connection)? {
         let dead_vectors = count("SELECT count(*) FROM vectors WHERE field = ?1 AND died IS NOT NULL", row.key)?;
         let bytes = row.header().file_length(row.rows);
+        // What is wrong with a vector file is told by those who need the vectors.
+        let index = match views.get(layout, connection, &row, change) {
+            Ok(view) => indexes.state(layout, &row, &view.vectors),
+            Err(_) => IndexState::Missing,
+        };
         fields.push(FieldInfo {
             vectors: row.rows.saturating_sub(dead_vectors),
             dead_vectors,
             bytes,
+            index,
             field: row.field,
         });
     }
     Ok(CollectionInfo {
         location: layout.folder().display().to_string(),
         format_version: schema::FORMAT_VERSION,
-        change: load_change(connection)? as u64,
+        change: change as u64,
         items: count("SELECT count(*) FROM items WHERE key > ?1", -1)?,
         fields,
         bytes: layout.bytes(),
@@ -66,6 +79,11 @@ pub(super) fn list(connection: &Connection, request: &ListRequest) -> Result<Vec
             sql.push_str(" AND i.uri < ?");
             parameters.push(SqlValue::Text(end));
         }
+    }
+    if let Some(name) = &request.without_field {
+        let field = load_field(connection, name)?;
+        sql.push_str(" AND NOT EXISTS (SELECT 1 FROM vectors v WHERE v.item = i.key AND v.field = ?)");
+        parameters.push(SqlValue::Integer(field.key));
     }
     if let Some(filter) = &request.filter {
         let condition = translate(filter)?;

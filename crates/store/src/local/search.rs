@@ -1,10 +1,11 @@
-//! Nearness search over one snapshot: exact scan of the mapped vectors, then the items of the rows that were found.
+//! Nearness search over one snapshot: the rows that index and exact scan find, then their items.
 
 use std::sync::Arc;
 
-use crossmodal_index::{FlatIndex, IndexError, Neighbor, RowSet, Selection};
+use crossmodal_index::{IndexError, Neighbor, RowSet, Selection};
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
+use super::derived::{self, Indexes};
 use super::filter_sql::translate;
 use super::layout::Layout;
 use super::rows::{
@@ -17,6 +18,7 @@ use crate::{Filter, Hit, SearchRequest, StoreError, validate};
 pub(super) fn search(
     layout: &Layout,
     views: &Views,
+    indexes: &Indexes,
     connection: &Connection,
     request: &SearchRequest,
 ) -> Result<Vec<Vec<Hit>>, StoreError> {
@@ -30,12 +32,12 @@ pub(super) fn search(
     let view = views.get(layout, connection, &field, load_change(connection)?)?;
     let len = view.live.len();
     let matching = request.filter.as_ref().map(|filter| matching_rows(connection, &field, len, filter)).transpose()?;
-    if let Some(hits) = search_view(connection, &field, &view, matching.as_ref(), request)? {
+    if let Some(hits) = search_view(layout, indexes, connection, &field, &view, matching.as_ref(), request)? {
         return Ok(hits);
     }
     // A row that was found isn't what was written. All rows are checked once, and the damaged ones left out.
     let view = views.exclude_damaged(connection, &field, &view)?;
-    let hits = search_view(connection, &field, &view, matching.as_ref(), request)?;
+    let hits = search_view(layout, indexes, connection, &field, &view, matching.as_ref(), request)?;
     hits.ok_or_else(|| StoreError::Damaged {
         file: layout.vector_file(field.key, field.generation),
         reason: "it changed while it was searched".to_owned(),
@@ -60,6 +62,8 @@ fn matching_rows(connection: &Connection, field: &FieldRow, len: u64, filter: &F
 
 /// The hits, or `None` when one of them is damaged.
 fn search_view(
+    layout: &Layout,
+    indexes: &Indexes,
     connection: &Connection,
     field: &FieldRow,
     view: &Arc<FieldView>,
@@ -74,10 +78,7 @@ fn search_view(
         field: request.field.clone(),
         reason: format!("was refused: {error}"),
     };
-    let values = view.vectors.values();
-    let index = FlatIndex::new(field.field.dimension, field.field.metric, &[values]).map_err(invalid)?;
-    let queries: Vec<_> = request.queries.iter().map(Vec::as_slice).collect();
-    let found = index.search(&queries, request.k, selection).map_err(invalid)?;
+    let found = derived::search(indexes, layout, field, &view.vectors, request, selection).map_err(invalid)?;
     let mut lists = Vec::with_capacity(found.len());
     for neighbors in found {
         let mut hits = Vec::with_capacity(neighbors.len());

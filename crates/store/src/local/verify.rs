@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
+use super::derived;
 use super::layout::{self, Layout};
 use super::rows::{
     FieldRow, ITEM_COLUMNS, VECTOR_COLUMN_COUNT, VECTOR_COLUMNS, VectorRow, item_checksum, load_fields, read_item,
@@ -91,6 +92,9 @@ impl Check<'_> {
                 None
             }
         };
+        if let Some(vectors) = &vectors {
+            self.index(field, vectors);
+        }
         let present = vectors.as_ref().map_or(0, MappedVectors::rows);
         if vectors.is_some() && present < field.rows {
             let detail = too_short(&path, present, field.rows).to_string();
@@ -103,6 +107,18 @@ impl Check<'_> {
             self.problem(ProblemKind::Dangling, &file, detail).field = Some(name.clone());
         }
         Ok(())
+    }
+
+    /// The index is derived, so that its damage concerns no item.
+    fn index(&mut self, field: &FieldRow, vectors: &MappedVectors) {
+        let path = self.layout.index_file(field.key, field.generation);
+        if !path.exists() {
+            return;
+        }
+        if let Err(error) = derived::open(&path, field, vectors).and_then(|index| index.check()) {
+            let detail = format!("{error}; nothing is lost: it is built again from the vectors");
+            self.problem(ProblemKind::Index, &path, detail).field = Some(field.field.name.clone());
+        }
     }
 
     /// Checks every row of a field; returns how many are named.

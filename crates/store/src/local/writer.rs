@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use super::layout::{Layout, sync_folder};
 use super::lock::WriterLock;
-use super::rows::{FieldRow, VectorRow, item_checksum, load_change, load_fields, unknown_field};
+use super::rows::{FieldRow, VectorRow, item_checksum, load_change, load_field, load_fields, unknown_field};
 use super::vector_file::VectorWriter;
 use crate::{Field, Item, ItemVectors, StoreError, VectorRecord, validate};
 
@@ -80,7 +80,7 @@ impl Writer {
     pub fn open_files(&mut self) -> Result<(), StoreError> {
         let fields = load_fields(&self.connection)?;
         let used = |key, generation| fields.iter().any(|field| field.key == key && field.generation == generation);
-        self.layout.remove_unused_vector_files(used);
+        self.layout.remove_unused_files(used);
         for field in fields {
             let path = self.layout.vector_file(field.key, field.generation);
             self.files.insert(field.key, VectorWriter::open(&path, field.header(), field.rows)?);
@@ -122,6 +122,19 @@ impl Writer {
         })?;
         self.files.insert(key, file);
         Ok(())
+    }
+
+    /// Forgets a field with all of its vectors; the items stay.
+    pub fn drop_field(&mut self, name: &str) -> Result<u64, StoreError> {
+        let field = load_field(&self.connection, name)?;
+        let dropped = self.transaction(|transaction, _| {
+            let dropped = transaction.execute("DELETE FROM vectors WHERE field = ?1", [field.key])?;
+            transaction.execute("DELETE FROM fields WHERE key = ?1", [field.key])?;
+            Ok(dropped as u64)
+        })?;
+        self.files.remove(&field.key);
+        self.remove_unused()?;
+        Ok(dropped)
     }
 
     pub fn upsert(&mut self, batch: &[ItemVectors]) -> Result<Vec<i64>, StoreError> {

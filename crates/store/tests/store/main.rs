@@ -3,6 +3,7 @@
 mod conformance;
 mod damage;
 mod filters;
+mod indexes;
 mod opening;
 mod processes;
 mod random_operations;

@@ -1,10 +1,19 @@
 //! Exact search: every allowed row is scored, on all cores.
+//!
+//! One query, or a few, are compared with each row as it comes from memory. Many are one matrix product ([`batch`]), which tells for nearly
+//! every row that it isn't among the best; the others are scored as ever, so that results are the same to the last bit.
+
+mod batch;
+mod coded;
 
 use crossmodal_kernels::distance::{self, PairOp};
 use rayon::prelude::*;
 
 use crate::ann::prepare_queries;
-use crate::{GroupedTopK, IndexError, Metric, Ranked, RowSet, TopK};
+use crate::top_k::{Collect, Grouped};
+use crate::{IndexError, Metric, Ranked, RowSet, TopK};
+use batch::Batch;
+pub use coded::{CodedRows, RowCodes};
 
 /// Values in one piece of work: 256 KiB, which stays in the cache of a core while all queries pass over it.
 const CHUNK_VALUES: usize = 1 << 16;
@@ -36,6 +45,7 @@ pub struct FlatIndex<'a> {
     metric: Metric,
     chunks: Vec<Chunk<'a>>,
     rows: u64,
+    first_row: u64,
 }
 
 /// A piece of work: consecutive rows of one block.
@@ -66,7 +76,15 @@ impl<'a> FlatIndex<'a> {
                 rows += (values.len() / dimension) as u64;
             }
         }
-        Ok(Self { dimension, metric, chunks, rows })
+        Ok(Self { dimension, metric, chunks, rows, first_row: 0 })
+    }
+
+    /// The same rows, counted from `first_row` on: in results, in selections and in groups.
+    #[must_use]
+    pub fn numbered_from(mut self, first_row: u64) -> Self {
+        self.chunks.iter_mut().for_each(|chunk| chunk.first_row = chunk.first_row - self.first_row + first_row);
+        self.first_row = first_row;
+        self
     }
 
     /// Number of rows.
@@ -98,58 +116,47 @@ impl<'a> FlatIndex<'a> {
     ) -> Result<Vec<Vec<Neighbor>>, IndexError> {
         let prepared = prepare_queries(self.dimension, self.metric, queries)?;
         let queries: Vec<&[f32]> = prepared.iter().map(Vec::as_slice).collect();
-        let rows = match selection.groups {
-            Some(groups) => {
-                if (groups.len() as u64) < self.rows {
-                    return Err(IndexError::GroupCount { found: groups.len() as u64, expected: self.rows });
-                }
-                let push = |top: &mut GroupedTopK, score, row: u64| top.push(score, row, groups[row as usize]);
-                let tops = self.scan(&queries, selection.allowed, || GroupedTopK::new(k), push, GroupedTopK::merge);
-                tops.into_iter().map(GroupedTopK::into_sorted).collect()
+        if let Some(groups) = selection.groups {
+            let expected = self.first_row + self.rows;
+            if (groups.len() as u64) < expected {
+                return Err(IndexError::GroupCount { found: groups.len() as u64, expected });
             }
-            None => {
-                let tops = self.scan(&queries, selection.allowed, || TopK::new(k), TopK::push, TopK::merge);
-                tops.into_iter().map(TopK::into_sorted).collect::<Vec<_>>()
-            }
-        };
-        Ok(rows.into_iter().map(neighbors).collect())
+            return Ok(self.best(&queries, k, selection.allowed, || Grouped::new(k, groups)));
+        }
+        Ok(self.best(&queries, k, selection.allowed, || TopK::new(k)))
     }
 
     /// Scores every chunk on all cores; one collector a query.
-    fn scan<T: Send>(
+    fn best<T: Collect>(
         &self,
         queries: &[&[f32]],
+        k: usize,
         allowed: Option<&RowSet>,
         new: impl Fn() -> T + Sync,
-        push: impl Fn(&mut T, f32, u64) + Sync,
-        merge: impl Fn(&mut T, T) + Sync,
-    ) -> Vec<T> {
-        let start = || (queries.iter().map(|_| new()).collect::<Vec<T>>(), Scratch::default());
-        let scan_chunk = |(mut tops, mut scratch): (Vec<T>, Scratch), chunk: &Chunk<'_>| {
-            self.scan_chunk(chunk, queries, allowed, &mut scratch, |query, score, row| {
-                push(&mut tops[query], score, row);
-            });
-            (tops, scratch)
+    ) -> Vec<Vec<Neighbor>> {
+        let batch = Batch::worth_it(self, queries.len(), k).then(|| Batch::new(self.metric, queries));
+        let start = || Worker { tops: queries.iter().map(|_| new()).collect(), scratch: Scratch::default() };
+        let scan_chunk = |mut worker: Worker<T>, chunk: &Chunk<'_>| {
+            let row_count = chunk.values.len() / self.dimension;
+            let selected = worker.scratch.select(allowed, chunk.first_row, row_count);
+            match &batch {
+                Some(batch) => batch.scan(chunk, selected, &mut worker),
+                None => self.scan_chunk(chunk, selected, queries, &mut worker),
+            }
+            worker
         };
         let unite = |mut tops: Vec<T>, others: Vec<T>| {
-            tops.iter_mut().zip(others).for_each(|(top, other)| merge(top, other));
+            tops.iter_mut().zip(others).for_each(|(top, other)| top.merge(other));
             tops
         };
-        let parts = self.chunks.par_iter().fold(start, scan_chunk).map(|(tops, _)| tops);
-        parts.reduce(|| queries.iter().map(|_| new()).collect(), unite)
+        let parts = self.chunks.par_iter().fold(start, scan_chunk).map(|worker| worker.tops);
+        let tops = parts.reduce(|| queries.iter().map(|_| new()).collect(), unite);
+        tops.into_iter().map(|top| neighbors(top.into_sorted())).collect()
     }
 
-    fn scan_chunk(
-        &self,
-        chunk: &Chunk<'_>,
-        queries: &[&[f32]],
-        allowed: Option<&RowSet>,
-        scratch: &mut Scratch,
-        mut push: impl FnMut(usize, f32, u64),
-    ) {
-        let row_count = chunk.values.len() / self.dimension;
-        let selected = allowed.map(|set| scratch.select(set, chunk.first_row, row_count));
-        let count = selected.unwrap_or(row_count);
+    fn scan_chunk<T: Collect>(&self, chunk: &Chunk<'_>, selected: bool, queries: &[&[f32]], worker: &mut Worker<T>) {
+        let Worker { tops, scratch } = worker;
+        let count = if selected { scratch.indices.len() } else { chunk.values.len() / self.dimension };
         if count == 0 {
             return;
         }
@@ -157,21 +164,20 @@ impl<'a> FlatIndex<'a> {
             Metric::Cosine | Metric::InnerProduct => PairOp::Dot,
             Metric::Euclidean => PairOp::SquaredEuclidean,
         };
-        for (group, queries) in queries.chunks(QUERY_GROUP).enumerate() {
+        for (queries, tops) in queries.chunks(QUERY_GROUP).zip(tops.chunks_mut(QUERY_GROUP)) {
             scratch.scores.resize(count * queries.len(), 0.0);
-            if count == row_count {
-                distance::score_rows(op, chunk.values, self.dimension, queries, &mut scratch.scores);
-            } else {
-                let indices = &scratch.indices;
-                let scores = &mut scratch.scores;
+            if selected {
+                let (indices, scores) = (&scratch.indices, &mut scratch.scores);
                 distance::score_selected_rows(op, chunk.values, self.dimension, indices, queries, scores);
+            } else {
+                distance::score_rows(op, chunk.values, self.dimension, queries, &mut scratch.scores);
             }
-            for (query, scores) in scratch.scores.chunks(count).enumerate() {
+            for (top, scores) in tops.iter_mut().zip(scratch.scores.chunks(count)) {
                 for (i, score) in scores.iter().enumerate() {
-                    let row = if count == row_count { i as u64 } else { u64::from(scratch.indices[i]) };
+                    let row = if selected { u64::from(scratch.indices[i]) } else { i as u64 };
                     // The root is taken before ranking: distinct squares may have equal roots, and ties go by row.
                     let score = if op == PairOp::Dot { *score } else { -score.sqrt() };
-                    push(group * QUERY_GROUP + query, score, chunk.first_row + row);
+                    top.push(score, chunk.first_row + row);
                 }
             }
         }
@@ -182,22 +188,29 @@ fn neighbors(ranked: Vec<Ranked>) -> Vec<Neighbor> {
     ranked.iter().map(|ranked| Neighbor { row: ranked.row, score: ranked.score }).collect()
 }
 
-/// Buffers that a thread uses again for each of its chunks.
+/// What one part of the work has found so far, and its buffers.
+struct Worker<T> {
+    tops: Vec<T>,
+    scratch: Scratch,
+}
+
+/// Buffers that are used again for each chunk.
 #[derive(Debug, Default)]
 struct Scratch {
     scores: Vec<f32>,
+    /// The selected rows of the chunk, relative to its first.
     indices: Vec<u32>,
+    batch: batch::Scratch,
 }
 
 impl Scratch {
-    /// Lists the allowed rows of a chunk, relative to its first; returns their number.
-    fn select(&mut self, allowed: &RowSet, first_row: u64, row_count: usize) -> usize {
+    /// Lists the allowed rows of a chunk; says whether those aren't simply all.
+    fn select(&mut self, allowed: Option<&RowSet>, first_row: u64, row_count: usize) -> bool {
         self.indices.clear();
-        if allowed.any_in(first_row, row_count as u64) {
-            let rows = 0..row_count as u32;
-            self.indices.extend(rows.filter(|row| allowed.contains(first_row + u64::from(*row))));
-        }
-        self.indices.len()
+        let Some(allowed) = allowed else { return false };
+        let members = allowed.members_in(first_row, row_count as u64);
+        self.indices.extend(members.map(|row| (row - first_row) as u32));
+        self.indices.len() < row_count
     }
 }
 
