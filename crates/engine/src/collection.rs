@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crossmodal_models::Embedder;
 use crossmodal_store::{
-    BuildControl, CollectionInfo, CompactReport, Field, IndexChoice, IndexReport, ListRequest, LocalStore, Metric, OpenOptions,
-    SpaceRef, StoredItem, VectorStore, VerifyReport,
+    BuildControl, CollectionInfo, CompactReport, Field, IndexChoice, IndexReport, ListRequest, LocalStore, Metric,
+    OpenOptions, SpaceRef, StoredItem, VectorStore, VerifyReport,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

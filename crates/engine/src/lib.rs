@@ -40,8 +40,9 @@ pub use crossmodal_models::{
     verify,
 };
 pub use crossmodal_store::{
-    BuildControl, CollectionInfo, CompactReport, Comparison, FieldInfo, Filter, FilterPath, FilterValue, Hit, Item, IndexChoice, IndexInfo, IndexReport, IndexState, ListRequest,
-    Problem, ProblemKind, Source, StoreError, StoredItem, VerifyReport as CollectionReport,
+    BuildControl, CollectionInfo, CompactReport, Comparison, FieldInfo, Filter, FilterPath, FilterValue, Hit,
+    IndexChoice, IndexInfo, IndexReport, IndexState, Item, ListRequest, Problem, ProblemKind, Source, StoreError,
+    StoredItem, VerifyReport as CollectionReport,
 };
 pub use embed::{embed_each, read_input};
 pub use error::{Error, ErrorKind, Result};

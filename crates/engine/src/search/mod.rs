@@ -56,8 +56,14 @@ impl Collection {
         let statistics = Statistics::new(sample, texts.as_deref().cloned());
         let nulls = Nulls::new(&statistics);
         let searched = self.store().count(options.filter.as_ref())?;
-        let pages =
-            directions.iter().map(|direction| Page { collection: self, field: &field, options, direction, searched, nulls: &nulls });
+        let pages = directions.iter().map(|direction| Page {
+            collection: self,
+            field: &field,
+            options,
+            direction,
+            searched,
+            nulls: &nulls,
+        });
         page::fill(&pages.collect::<Vec<_>>(), &request)
     }
 }
