@@ -11,12 +11,14 @@ import argparse
 import datetime
 import json
 
+import filtered
 import graph
 import machine
+import memory
 import settings
 
 #: name -> module, in the order of the report
-PARTS = {"graph": graph}
+PARTS = {"graph": graph, "filtered": filtered, "memory": memory}
 
 
 def samples_file(quick):

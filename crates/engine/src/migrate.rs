@@ -107,7 +107,11 @@ pub fn run(
     let items = collection.info()?.items;
     let (paths, mut missing) = left_to_do(collection, &target)?;
     let before = items.saturating_sub((paths.len() + missing.len()) as u64);
-    let request = ingest::Request { batch_size: options.batch_size, threads: options.threads, ..ingest::Request::new(Vec::new()) };
+    let request = ingest::Request {
+        batch_size: options.batch_size,
+        threads: options.threads,
+        ..ingest::Request::new(Vec::new())
+    };
     let found = Found { files: paths, ..Found::default() };
     let report = ingest::run_into(collection, model, &target, &request, &found, events, cancel)?;
     missing.extend(report.skipped);
@@ -129,7 +133,11 @@ pub fn run(
     }
     if collection.store().index_is_due(&target.field)? {
         let cancelled = || cancel.is_cancelled();
-        collection.store().build_index(&target.field, false, &BuildControl { cancelled: &cancelled, ..BuildControl::default() })?;
+        collection.store().build_index(
+            &target.field,
+            false,
+            &BuildControl { cancelled: &cancelled, ..BuildControl::default() },
+        )?;
     }
     report.overlap = overlap(collection, &active, &target.field)?;
     if options.switch && (report.missing.is_empty() || options.allow_missing) {
@@ -212,7 +220,8 @@ fn overlap(collection: &Collection, old: &str, new: &str) -> Result<Option<Overl
     let (mut olds, mut news, mut ids) = (Vec::new(), Vec::new(), Vec::new());
     for id in evenly_chosen(collection)? {
         let vectors = collection.store().vectors(&id)?;
-        let find = |field: &str| vectors.iter().find(|vector| vector.field == field).map(|vector| vector.vector.clone());
+        let find =
+            |field: &str| vectors.iter().find(|vector| vector.field == field).map(|vector| vector.vector.clone());
         if let (Some(old), Some(new)) = (find(old), find(new)) {
             olds.push(old);
             news.push(new);

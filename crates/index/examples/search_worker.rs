@@ -4,23 +4,25 @@
 //! ```text
 //! {"order": "load", "rows": FILE.npy, "queries": FILE.npy, "metric": "cosine"}    -> {"rows": n, "dimension": d}
 //! {"order": "build", "kind": "flat", "threads": t, ...options of the kind}        -> {"seconds": s}
-//! {"order": "save", "file": FILE}                                                -> {"bytes": n}
-//! {"order": "open", "kind": "ivf", "file": FILE}   instead of building            -> {"seconds": s}
+//! {"order": "save", "file": FILE}                                                 -> {"seconds": s, "bytes": n}
+//! {"order": "open", "file": FILE}   instead of building                           -> {"seconds": s}
 //! {"order": "select", "rows": FILE.npy}   later searches see only these (u32 row numbers); all without "rows"
 //! {"order": "search", "k": k, "effort": e, "threads": t, "queries": n, "repeat": r, "alone": false, "output": FILE}
 //!     the first n queries, r times, all in one call or each alone; writes the row numbers found (u32, k a query)  -> {"seconds": s of one time}
+//! {"order": "release"}                gives the vectors' pages back, which are mapped again when needed -> as memory
 //! {"order": "memory"}                                                             -> {"resident": bytes, ...}
 //! ```
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;
-use std::io::{BufRead, Write};
+use std::fs::File;
+use std::io::{BufRead, BufWriter, Write};
 use std::path::Path;
 use std::time::Instant;
 
 use crossmodal_index::{
-    AnnIndex, CellCodes, CodedRows, Container, FlatIndex, Ivf, IvfOptions, Metric, Neighbor, RowCodes, RowSet,
-    SearchOptions, Selection, Vectors,
+    AnnIndex, AnyIndex, CellCodes, CodedRows, Container, FlatIndex, Graph, GraphOptions, Ivf, IvfOptions, Metric,
+    Neighbor, RowCodes, RowSet, SearchOptions, Selection, Vectors,
 };
 use crossmodal_kernels::MappedFile;
 use serde_json::{Value, json};
@@ -38,6 +40,7 @@ const ORDERS: &[(&str, Order)] = &[
     ("select", Worker::select),
     ("search", Worker::search),
     ("memory", Worker::memory),
+    ("release", Worker::release),
 ];
 
 fn main() -> Outcome<()> {
@@ -63,8 +66,7 @@ struct Worker {
 /// The index that is searched.
 enum Index {
     Flat,
-    Coded(CodedRows),
-    Ivf(Ivf),
+    Any(AnyIndex),
 }
 
 impl Worker {
@@ -94,12 +96,21 @@ impl Worker {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(number(order, "threads").unwrap_or(1)).build()?;
         self.index = match text(order, "kind")? {
             "flat" => Index::Flat,
-            "int8" => Index::Coded(pool.install(|| CodedRows::build(vectors, RowCodes::Int8))?),
-            "half" => Index::Coded(pool.install(|| CodedRows::build(vectors, RowCodes::Half))?),
+            "int8" => Index::Any(AnyIndex::Flat(pool.install(|| CodedRows::build(vectors, RowCodes::Int8))?)),
+            "half" => Index::Any(AnyIndex::Flat(pool.install(|| CodedRows::build(vectors, RowCodes::Half))?)),
             "ivf" => {
                 let codes = if order["codes"] == "rows" { CellCodes::Rows } else { CellCodes::Signs };
                 let options = IvfOptions { cells: number(order, "cells"), codes };
-                Index::Ivf(pool.install(|| Ivf::build(vectors, &options, &|_, _| {}, &|| false))?)
+                Index::Any(AnyIndex::Ivf(pool.install(|| Ivf::build(vectors, &options, &|_, _| {}, &|| false))?))
+            }
+            "graph" => {
+                let defaults = GraphOptions::default();
+                let options = GraphOptions {
+                    degree: number(order, "degree").unwrap_or(defaults.degree),
+                    build_effort: number(order, "build_effort").unwrap_or(defaults.build_effort),
+                    threads: number(order, "threads").unwrap_or(defaults.threads),
+                };
+                Index::Any(AnyIndex::Graph(Graph::build(vectors, &options, &|_, _| (), &|| false)?))
             }
             other => return Err(format!("unknown kind {other:?}").into()),
         };
@@ -107,23 +118,19 @@ impl Worker {
     }
 
     fn save(&mut self, order: &Value) -> Outcome<Value> {
-        let out = std::io::BufWriter::new(std::fs::File::create(text(order, "file")?)?);
+        let (file, start) = (text(order, "file")?, Instant::now());
+        let out = BufWriter::new(File::create(file)?);
         match &self.index {
-            Index::Coded(index) => drop(index.write(out, [0; 16])?),
-            Index::Ivf(index) => drop(index.write(out, [0; 16])?),
-            Index::Flat => return Err("there is no index to save".into()),
-        }
-        Ok(json!({ "bytes": std::fs::metadata(text(order, "file")?)?.len() }))
+            Index::Flat => return Err("a flat index has nothing to save".into()),
+            Index::Any(index) => index.write(out, [0; 16])?,
+        };
+        Ok(json!({ "seconds": start.elapsed().as_secs_f64(), "bytes": std::fs::metadata(file)?.len() }))
     }
 
     fn open(&mut self, order: &Value) -> Outcome<Value> {
         let start = Instant::now();
         let container = Container::open(MappedFile::open(Path::new(text(order, "file")?))?)?;
-        self.index = match text(order, "kind")? {
-            "int8" | "half" => Index::Coded(CodedRows::open(container)?),
-            "ivf" => Index::Ivf(Ivf::open(container)?),
-            other => return Err(format!("unknown kind {other:?}").into()),
-        };
+        self.index = Index::Any(AnyIndex::open(container)?);
         Ok(json!({ "seconds": start.elapsed().as_secs_f64() }))
     }
 
@@ -186,9 +193,15 @@ impl Worker {
                 let index = FlatIndex::new(vectors.dimension(), vectors.metric(), &[vectors.values()])?;
                 index.search(queries, options.k, options.selection)?
             }
-            Index::Coded(index) => index.search(vectors, queries, options)?,
-            Index::Ivf(index) => index.search(vectors, queries, options)?,
+            Index::Any(index) => index.search(vectors, queries, options)?,
         })
+    }
+
+    fn release(&mut self, order: &Value) -> Outcome<Value> {
+        if let Some(rows) = &self.rows {
+            rows.map.release(0..rows.map.len());
+        }
+        self.memory(order)
     }
 
     fn memory(&mut self, _: &Value) -> Outcome<Value> {

@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use crate::{
-    AnnIndex, BuildControl, CodedRows, Container, Graph, GraphOptions, IndexError, IndexInfo, IndexKind, Ivf, IvfOptions,
-    Neighbor, RowCodes, SearchOptions, Vectors,
+    AnnIndex, BuildControl, CodedRows, Container, Graph, GraphOptions, IndexError, IndexInfo, IndexKind, Ivf,
+    IvfOptions, Neighbor, RowCodes, SearchOptions, Vectors,
 };
 
 /// An index of one of the kinds, with each kind's usual options.

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::upkeep::{MigrateArguments, OptimizeArguments};
 use super::WaitOption;
+use super::upkeep::{MigrateArguments, OptimizeArguments};
 
 /// The collection, as an argument or as an option.
 #[derive(Debug, Clone, Args)]

@@ -74,7 +74,12 @@ fn show(report: &Report, options: &Options, output: &Output) -> anyhow::Result<(
         }));
     }
     let done = report.before as usize + report.embedded + report.reused;
-    let heading = format!("{} of {} are in the space of {}", quantities::count(done as u64), quantities::counted(report.items as usize, "item"), report.to);
+    let heading = format!(
+        "{} of {} are in the space of {}",
+        quantities::count(done as u64),
+        quantities::counted(report.items as usize, "item"),
+        report.to
+    );
     output.line(&output.paint.style(Style::Bold, &heading))?;
     for item in report.missing.iter().take(LISTED) {
         let path = one_line(&pictures::shown(&item.path));
@@ -85,7 +90,10 @@ fn show(report: &Report, options: &Options, output: &Output) -> anyhow::Result<(
     }
     if let Some(overlap) = report.overlap {
         let share = overlap.mean * 100.0;
-        output.line(&format!("  {share:.0} % of the ten nearest items are the same in both spaces (over {} items)", overlap.items))?;
+        output.line(&format!(
+            "  {share:.0} % of the ten nearest items are the same in both spaces (over {} items)",
+            overlap.items
+        ))?;
     }
     if report.cancelled {
         output.line("What was embedded is kept; the same command goes on from there.")?;

@@ -96,6 +96,8 @@ pub fn describe(state: &IndexState, choice: IndexChoice, output: &Output) -> Str
             "no index: the vectors are so few that comparing every one is fast, and exact".into()
         }
         IndexState::Missing => "no index: every vector is compared".into(),
-        IndexState::Unusable { reason } => format!("index unusable ({reason}); every vector is compared until it is built again"),
+        IndexState::Unusable { reason } => {
+            format!("index unusable ({reason}); every vector is compared until it is built again")
+        }
     }
 }

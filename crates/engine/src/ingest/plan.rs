@@ -184,7 +184,9 @@ impl Planner<'_> {
             Err(error) if error.kind() == crossmodal_store::ErrorKind::Damaged => return Ok(false),
             Err(error) => return Err(Error::Store(error)),
         };
-        Ok(vectors.iter().any(|vector| vector.field == self.target.field && vector.cache_key == Some(pending.cache_key)))
+        Ok(vectors
+            .iter()
+            .any(|vector| vector.field == self.target.field && vector.cache_key == Some(pending.cache_key)))
     }
 }
 

@@ -377,7 +377,10 @@ impl SimdOp for IntPiece<'_> {
         for panel in piece.panels.clone() {
             let b = panels[panel * groups * 8 * PANEL..][..groups * 8 * PANEL].as_ptr();
             let columns = panel * PANEL..(panel + 1) * PANEL;
-            let (scales, sums) = (&scales[columns.clone()], &sums[columns]);
+            // Of a length that the compiler sees, so that it uses vectors.
+            let (mut scales_here, mut sums_here) = ([0f32; PANEL], [0i32; PANEL]);
+            scales_here.copy_from_slice(&scales[columns.clone()]);
+            sums_here.copy_from_slice(&sums[columns]);
             for (number, (from, height)) in tiles(piece.rows.len()).enumerate() {
                 let ahead = if number < 2 { groups * 8 * PANEL + number * groups * 64 } else { 0 };
                 let a = scratch.levels[from * groups * 8..(from + height) * groups * 8].as_ptr();
@@ -389,8 +392,8 @@ impl SimdOp for IntPiece<'_> {
                     let rows = scratch.scales[from..from + height].iter();
                     for ((tile, integers), row) in tile.0.iter_mut().zip(&integers.0).zip(rows) {
                         for column in 0..PANEL {
-                            let exact = integers[column] - row.zero * sums[column];
-                            tile[column] = exact as f32 * (row.scale * scales[column]);
+                            let exact = integers[column] - row.zero * sums_here[column];
+                            tile[column] = exact as f32 * (row.scale * scales_here[column]);
                         }
                     }
                     let rows = piece.rows.start + from..piece.rows.start + from + height;

@@ -11,7 +11,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use crossmodal_index::{AnnIndex, AnyIndex, Container, FlatIndex, GroupedTopK, IndexError, Neighbor, SearchOptions, Selection, TopK, Vectors};
+use crossmodal_index::{
+    AnnIndex, AnyIndex, Container, FlatIndex, GroupedTopK, IndexError, Neighbor, SearchOptions, Selection, TopK,
+    Vectors,
+};
 use crossmodal_kernels::MappedFile;
 
 use super::layout::Layout;

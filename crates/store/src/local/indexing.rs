@@ -129,13 +129,7 @@ impl LocalStore {
         Ok(report(state, view.vectors.rows() - covered))
     }
 
-    fn save(
-        &self,
-        row: &FieldRow,
-        view: &FieldView,
-        index: &AnyIndex,
-        path: &Path,
-    ) -> Result<(), StoreError> {
+    fn save(&self, row: &FieldRow, view: &FieldView, index: &AnyIndex, path: &Path) -> Result<(), StoreError> {
         let part = path.with_extension("index.part");
         let tag = derived::tag(row, &view.vectors, index.info().rows);
         let written = write_durably(&self.layout, index, tag, &part).and_then(|()| {

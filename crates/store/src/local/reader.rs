@@ -14,7 +14,8 @@ use super::rows::{
 use super::view::Views;
 use super::{layout, schema};
 use crate::{
-    CacheKey, CachedVector, CollectionInfo, FieldInfo, Filter, IndexState, ListRequest, StoreError, StoredItem, StoredVector,
+    CacheKey, CachedVector, CollectionInfo, FieldInfo, Filter, IndexState, ListRequest, StoreError, StoredItem,
+    StoredVector,
 };
 
 pub(super) fn info(

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crossmodal_index::AnnIndex;
 use rusqlite::Connection;
 
 use super::derived;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossmodal_store::{
-    BuildControl, ErrorKind, IndexChoice, IndexKind, IndexState, ItemVectors, LocalStore, Metric, ProblemKind, SearchRequest,
-    VectorStore,
+    BuildControl, ErrorKind, IndexChoice, IndexKind, IndexState, ItemVectors, LocalStore, Metric, ProblemKind,
+    SearchRequest, VectorStore,
 };
 
 use crate::sample::{Random, entries, entry, field, hit_ids, open_read, open_write, record};
@@ -273,7 +273,8 @@ fn cancelled_work_leaves_the_earlier_index_in_place() {
     assert_eq!(store.build_index("f", false, &control).unwrap_err().kind(), ErrorKind::Cancelled);
     assert_eq!(covered(&store), ROWS as u64);
     assert_nearly_exact(&store, 0.9);
-    let names: Vec<_> = fs::read_dir(collection.path.join("indexes")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> =
+        fs::read_dir(collection.path.join("indexes")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["1-1.index"]);
     // What a killed process left is removed by the next writer.
     drop(store);
