@@ -162,6 +162,14 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A text that can't be searched for.
+    #[error("the text {text:?} {reason}")]
+    InvalidText {
+        /// The text, shortened.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A file of the collection is damaged.
     #[error("{file} is damaged: {reason}")]
     Damaged {
@@ -242,7 +250,8 @@ impl StoreError {
             | Self::DuplicateVector { .. }
             | Self::InvalidVector { .. }
             | Self::InvalidValue { .. }
-            | Self::InvalidFilter { .. } => ErrorKind::InvalidInput,
+            | Self::InvalidFilter { .. }
+            | Self::InvalidText { .. } => ErrorKind::InvalidInput,
             Self::Damaged { .. } => ErrorKind::Damaged,
             Self::ReadOnly { .. } => ErrorKind::ReadOnly,
             Self::DiskFull { .. } => ErrorKind::DiskFull,

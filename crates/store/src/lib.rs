@@ -21,6 +21,7 @@
 mod error;
 mod field;
 mod filter;
+mod fuse;
 mod item;
 mod local;
 mod report;
@@ -31,11 +32,12 @@ mod vector_store;
 pub use crossmodal_index::{BuildControl, IndexInfo, IndexKind, Metric};
 pub use error::{ErrorKind, StoreError};
 pub use field::{Field, SpaceRef};
-pub use filter::{Comparison, Filter, FilterPath, FilterValue};
+pub use filter::{Comparison, Filter, FilterPath, FilterSyntaxError, FilterValue};
+pub use fuse::{Fused, Fusion, RankedList, fuse};
 pub use item::{CacheKey, CachedVector, Item, ItemVectors, Source, Span, StoredItem, StoredVector, VectorRecord};
 pub use local::{LocalStore, Mode, OpenOptions};
 pub use report::{
     CollectionInfo, CompactReport, FieldInfo, IndexChoice, IndexReport, IndexState, Problem, ProblemKind, VerifyReport,
 };
-pub use request::{Hit, ListRequest, SearchRequest};
+pub use request::{Hit, ListRequest, SearchRequest, TextHit, TextRequest};
 pub use vector_store::{Capabilities, VectorStore};

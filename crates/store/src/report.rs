@@ -104,6 +104,9 @@ pub enum ProblemKind {
     Dangling,
     /// An index isn't what was written. Nothing is lost: it is built again from the vectors.
     Index,
+    /// What is derived from the items, for filters and full text, isn't what they give. Nothing is lost: repairing makes
+    /// it anew.
+    Derived,
 }
 
 /// One thing that is wrong with a collection.

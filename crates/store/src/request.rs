@@ -57,6 +57,31 @@ pub struct Hit {
     pub item: Item,
 }
 
+/// A search by words.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TextRequest {
+    /// Words, and phrases in double quotes; a `*` behind either finds what begins so. A hit has at least one of them;
+    /// more of them, rarer ones, and those in captions and names score higher. Case and accents don't matter.
+    pub text: String,
+    /// At most so many hits.
+    pub k: usize,
+    /// Only items that satisfy it are found.
+    pub filter: Option<Filter>,
+    /// So many of the best hits are left out: those of the pages before.
+    pub offset: usize,
+}
+
+/// One item that a search by words found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextHit {
+    /// The item's internal number.
+    pub key: i64,
+    /// BM25, above 0; higher is better. Only comparable within one search.
+    pub score: f32,
+    /// The item.
+    pub item: Item,
+}
+
 /// A page of items, in the order of their keys.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ListRequest {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::{
     CacheKey, CachedVector, CollectionInfo, CompactReport, Field, Filter, Hit, Item, ItemVectors, ListRequest,
-    SearchRequest, StoreError, StoredItem, StoredVector, VectorRecord, VerifyReport,
+    SearchRequest, StoreError, StoredItem, StoredVector, TextHit, TextRequest, VectorRecord, VerifyReport,
 };
 
 /// What a store can do beyond the interface's minimum.
@@ -18,6 +18,8 @@ pub struct Capabilities {
     pub exact_search: bool,
     /// Filters are evaluated, with the rules of [`Filter`].
     pub filters: bool,
+    /// [`VectorStore::search_text`] works.
+    pub full_text: bool,
     /// Vectors of removed items can be found by cache key until the next compaction.
     pub vector_cache: bool,
     /// [`VectorStore::verify`] works.
@@ -133,6 +135,13 @@ pub trait VectorStore: Send + Sync {
     /// # Errors
     /// `UnknownField`, and failures of the storage.
     fn sample(&self, field: &str, count: usize) -> Result<Vec<StoredVector>, StoreError>;
+
+    /// The items whose names, captions and other texts have the words that are asked for: best first, equal scores in
+    /// the order of their keys.
+    ///
+    /// # Errors
+    /// `InvalidText` for too much text, `InvalidFilter`, `Unsupported`, and failures of the storage.
+    fn search_text(&self, request: &TextRequest) -> Result<Vec<TextHit>, StoreError>;
 
     /// A setting of the collection; `None` when it was never set.
     ///

@@ -5,6 +5,7 @@
 
 use rusqlite::params;
 
+use super::item_tables;
 use super::layout::sync_folder;
 use super::rows::{FieldRow, load_fields};
 use super::vector_file::{Header, MappedVectors, VectorWriter, too_short};
@@ -46,6 +47,7 @@ impl Writer {
         }
         self.remove_unused()?;
         switched?;
+        item_tables::tidy(&self.connection)?;
         self.connection.execute_batch("VACUUM")?;
         // Busy readers may keep the log as long as it is; the next checkpoint cuts it.
         self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;

@@ -1,7 +1,8 @@
 //! The local store: a folder with a database and vector files, one writer and many readers across processes.
 //!
 //! ```text
-//! collection.sqlite        items, metadata, settings, fields and their spaces, and a row for every vector
+//! collection.sqlite        items, metadata, settings, fields and their spaces, and a row for every vector; derived from
+//!                          the items: their attributes for filters, their texts for full-text search
 //! collection.lock          locked by the writer while it lives; holds its process id
 //! vectors/<field>-<generation>.f32
 //! indexes/<field>-<generation>.index    derived, may be deleted at any time
@@ -14,10 +15,16 @@
 //! Readers take no lock. Each answer is computed inside one read transaction, whose state names the files and the
 //! number of rows that belong to it.
 
+mod attributes;
 mod compact;
 mod derived;
+mod filter_cache;
+mod filter_keys;
 mod filter_sql;
+mod full_text;
 mod indexing;
+mod item_tables;
+mod item_text;
 mod layout;
 mod lock;
 mod reader;
@@ -28,6 +35,7 @@ mod schema;
 mod search;
 mod vector_file;
 mod verify;
+mod verify_items;
 mod view;
 mod writer;
 
@@ -41,11 +49,12 @@ use rusqlite::Connection;
 
 use crate::{
     CacheKey, CachedVector, Capabilities, CollectionInfo, CompactReport, Field, Filter, Hit, Item, ItemVectors,
-    ListRequest, ProblemKind, SearchRequest, StoreError, StoredItem, StoredVector, VectorRecord, VectorStore,
-    VerifyReport, validate,
+    ListRequest, ProblemKind, SearchRequest, StoreError, StoredItem, StoredVector, TextHit, TextRequest, VectorRecord,
+    VectorStore, VerifyReport, validate,
 };
 
 use self::derived::Indexes;
+use self::filter_cache::FilterCache;
 use self::layout::Layout;
 use self::lock::WriterLock;
 use self::schema::Content;
@@ -104,6 +113,7 @@ pub struct LocalStore {
     indexes: Indexes,
     /// Held while an index is built, and while files of old generations are removed.
     building: Mutex<()>,
+    filters: FilterCache,
     repaired: Vec<String>,
     // Dropped before the writer: the last connection to close tidies the write-ahead log up, and must be able to write.
     readers: Mutex<Vec<Connection>>,
@@ -156,6 +166,7 @@ impl LocalStore {
             views: Views::default(),
             indexes: Indexes::default(),
             building: Mutex::default(),
+            filters: FilterCache::default(),
             repaired,
             readers: Mutex::default(),
             writer,
@@ -252,6 +263,7 @@ impl VectorStore for LocalStore {
             snapshot_reads: true,
             exact_search: true,
             filters: true,
+            full_text: true,
             vector_cache: true,
             verify: true,
             compact: true,
@@ -317,11 +329,15 @@ impl VectorStore for LocalStore {
     }
 
     fn search(&self, request: &SearchRequest) -> Result<Vec<Vec<Hit>>, StoreError> {
-        self.read(|connection| search::search(&self.layout, &self.views, &self.indexes, connection, request))
+        self.read(|connection| search::search(&self.layout, &self.views, &self.indexes, &self.filters, connection, request))
     }
 
     fn sample(&self, field: &str, count: usize) -> Result<Vec<StoredVector>, StoreError> {
         self.read(|connection| sample::sample(&self.layout, &self.views, connection, field, count))
+    }
+
+    fn search_text(&self, request: &TextRequest) -> Result<Vec<TextHit>, StoreError> {
+        self.read(|connection| full_text::search(connection, request))
     }
 
     fn setting(&self, name: &str) -> Result<Option<serde_json::Value>, StoreError> {

@@ -6,7 +6,7 @@ use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use super::derived::Indexes;
-use super::filter_sql::translate;
+use super::filter_keys::matching_keys;
 use super::layout::Layout;
 use super::rows::{
     FieldRow, ITEM_COLUMNS, VECTOR_COLUMNS, VectorRow, load_change, load_field, load_fields, read_item, read_vector,
@@ -47,7 +47,7 @@ pub(super) fn info(
     }
     Ok(CollectionInfo {
         location: layout.folder().display().to_string(),
-        format_version: schema::FORMAT_VERSION,
+        format_version: schema::version(connection)?,
         change: change as u64,
         items: count("SELECT count(*) FROM items WHERE key > ?1", -1)?,
         fields,
@@ -70,34 +70,65 @@ pub(super) fn lookup_source(connection: &Connection, uri: &str) -> Result<Vec<St
 }
 
 pub(super) fn list(connection: &Connection, request: &ListRequest) -> Result<Vec<StoredItem>, StoreError> {
-    let mut sql = format!("SELECT {ITEM_COLUMNS} FROM items i WHERE i.key > ?");
+    let limit = request.limit.and_then(|limit| i64::try_from(limit).ok()).unwrap_or(i64::MAX);
     // Keys begin at 1.
-    let mut parameters = vec![SqlValue::Integer(request.after.unwrap_or(0))];
+    let after = request.after.unwrap_or(0);
+    if let Some(filter) = &request.filter {
+        return list_filtered(connection, request, filter, after, limit);
+    }
+    let (conditions, mut parameters) = conditions(connection, request)?;
+    let sql = format!("SELECT {ITEM_COLUMNS} FROM items i WHERE i.key > ?{conditions} ORDER BY i.key LIMIT ?");
+    parameters.insert(0, SqlValue::Integer(after));
+    parameters.push(SqlValue::Integer(limit));
+    let mut statement = connection.prepare(&sql)?;
+    let items = statement.query_map(params_from_iter(parameters), |row| read_item(row, 0))?;
+    Ok(items.collect::<Result<_, _>>()?)
+}
+
+fn list_filtered(
+    connection: &Connection,
+    request: &ListRequest,
+    filter: &Filter,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<StoredItem>, StoreError> {
+    let keys = matching_keys(connection, filter)?;
+    let (conditions, parameters) = conditions(connection, request)?;
+    let sql = format!("SELECT {ITEM_COLUMNS} FROM items i WHERE i.key = ?{conditions}");
+    let mut statement = connection.prepare(&sql)?;
+    let mut items = Vec::new();
+    // No key is below 1.
+    let first = u64::try_from(after.saturating_add(1)).unwrap_or(0);
+    let mut keys = keys.iter();
+    keys.advance_to(first);
+    for key in keys {
+        if items.len() as i64 >= limit {
+            break;
+        }
+        let parameters = std::iter::once(SqlValue::Integer(key as i64)).chain(parameters.iter().cloned());
+        let item = statement.query_row(params_from_iter(parameters), |row| read_item(row, 0)).optional()?;
+        items.extend(item);
+    }
+    Ok(items)
+}
+
+/// Further conditions over the items, besides the filter, and their values.
+fn conditions(connection: &Connection, request: &ListRequest) -> Result<(String, Vec<SqlValue>), StoreError> {
+    let (mut sql, mut values) = (String::new(), Vec::new());
     if let Some(prefix) = &request.uri_prefix {
         sql.push_str(" AND i.uri >= ?");
-        parameters.push(SqlValue::Text(prefix.clone()));
+        values.push(SqlValue::Text(prefix.clone()));
         if let Some(end) = after_prefix(prefix) {
             sql.push_str(" AND i.uri < ?");
-            parameters.push(SqlValue::Text(end));
+            values.push(SqlValue::Text(end));
         }
     }
     if let Some(name) = &request.without_field {
         let field = load_field(connection, name)?;
         sql.push_str(" AND NOT EXISTS (SELECT 1 FROM vectors v WHERE v.item = i.key AND v.field = ?)");
-        parameters.push(SqlValue::Integer(field.key));
+        values.push(SqlValue::Integer(field.key));
     }
-    if let Some(filter) = &request.filter {
-        let condition = translate(filter)?;
-        sql.push_str(" AND ");
-        sql.push_str(&condition.sql);
-        parameters.extend(condition.parameters);
-    }
-    sql.push_str(" ORDER BY i.key LIMIT ?");
-    let limit = request.limit.and_then(|limit| i64::try_from(limit).ok()).unwrap_or(i64::MAX);
-    parameters.push(SqlValue::Integer(limit));
-    let mut statement = connection.prepare(&sql)?;
-    let items = statement.query_map(params_from_iter(parameters), |row| read_item(row, 0))?;
-    Ok(items.collect::<Result<_, _>>()?)
+    Ok((sql, values))
 }
 
 /// The first text, by bytes, that is behind every text with this prefix; none when there is no such text.
@@ -114,13 +145,10 @@ fn after_prefix(prefix: &str) -> Option<String> {
 }
 
 pub(super) fn count(connection: &Connection, filter: Option<&Filter>) -> Result<u64, StoreError> {
-    let condition = filter.map(translate).transpose()?.unwrap_or_default();
-    let mut sql = "SELECT count(*) FROM items i".to_owned();
-    if filter.is_some() {
-        sql.push_str(" WHERE ");
-        sql.push_str(&condition.sql);
+    if let Some(filter) = filter {
+        return Ok(matching_keys(connection, filter)?.len());
     }
-    let count = connection.query_row(&sql, params_from_iter(condition.parameters), |row| row.get::<_, i64>(0))?;
+    let count = connection.query_row("SELECT count(*) FROM items", [], |row| row.get::<_, i64>(0))?;
     Ok(count as u64)
 }
 

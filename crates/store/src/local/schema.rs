@@ -5,15 +5,20 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
+use super::item_tables;
 use super::layout::Layout;
 use crate::StoreError;
 
 /// "XMCL": marks a database as a collection.
 const APPLICATION_ID: i64 = 0x584d_434c;
 /// The format that this program writes, and the newest that it reads.
-pub(super) const FORMAT_VERSION: i64 = 1;
+pub(super) const FORMAT_VERSION: i64 = 2;
+/// The first format with indexes for filters and full text. Older collections get them when they are opened for writing.
+pub(super) const ITEM_TABLES_VERSION: i64 = 2;
+/// Memory for pages of the database that the writer may take.
+const WRITER_CACHE_KIB: i64 = 64 << 10;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// `vectors` names each row of each vector file once. A live row has an item; a dead one has none and the number of
@@ -71,6 +76,13 @@ CREATE INDEX vectors_by_cache_key ON vectors (cache_key) WHERE cache_key IS NOT 
 CREATE INDEX vectors_dead ON vectors (field, died) WHERE died IS NOT NULL;
 ";
 
+/// Built-in fields that filters ask for, as covering indexes.
+const FILTER_INDEXES: &str = "
+CREATE INDEX items_by_modality ON items (modality);
+CREATE INDEX items_by_size ON items (size) WHERE size IS NOT NULL;
+CREATE INDEX items_by_modified ON items (modified_ns) WHERE modified_ns IS NOT NULL;
+";
+
 /// What a path holds.
 pub(super) enum Content {
     /// Nothing, or a collection whose creation was cut off.
@@ -110,7 +122,7 @@ pub(super) fn inspect(layout: &Layout) -> Result<Content, StoreError> {
 fn inspect_database(layout: &Layout) -> Result<Content, StoreError> {
     let connection = open_reader(layout)?;
     let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
-    let (id, version) = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
+    let (id, version) = (number("PRAGMA application_id")?, version(&connection)?);
     let path = layout.folder().to_path_buf();
     if id == APPLICATION_ID && version > FORMAT_VERSION {
         return Err(StoreError::NewerVersion { path, found: version, supported: FORMAT_VERSION });
@@ -140,16 +152,32 @@ pub(super) fn open_writer(layout: &Layout, create: bool) -> Result<Connection, S
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    // Indexes in the order of values are written all over; their pages are found again in memory.
+    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     // A log that grew in a large batch is cut again.
     connection.pragma_update(None, "journal_size_limit", 16 << 20)?;
     if create {
         let transaction = connection.transaction()?;
         transaction.execute_batch(SCHEMA)?;
+        transaction.execute_batch(FILTER_INDEXES)?;
+        item_tables::create_tables(&transaction)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", FORMAT_VERSION)?;
+        transaction.commit()?;
+    } else if version(&connection)? < ITEM_TABLES_VERSION {
+        // One transaction: cut off, it has not begun.
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute_batch(FILTER_INDEXES)?;
+        item_tables::rebuild(&transaction)?;
         transaction.pragma_update(None, "user_version", FORMAT_VERSION)?;
         transaction.commit()?;
     }
     Ok(connection)
+}
+
+/// The format version of the state that `connection` sees.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached("PRAGMA user_version")?.query_row([], |row| row.get(0))
 }
 
 /// Opens a connection for reading, also in a folder that can't be written.

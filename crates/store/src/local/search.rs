@@ -3,22 +3,23 @@
 use std::sync::Arc;
 
 use crossmodal_index::{IndexError, Neighbor, RowSet, Selection};
-use rusqlite::{Connection, OptionalExtension, params_from_iter};
+use rusqlite::{Connection, OptionalExtension};
 
 use super::derived::{self, Indexes};
-use super::filter_sql::translate;
+use super::filter_cache::FilterCache;
 use super::layout::Layout;
 use super::rows::{
     FieldRow, ITEM_COLUMNS, VECTOR_COLUMN_COUNT, VECTOR_COLUMNS, load_change, load_field, read_item, read_vector,
 };
 use super::view::{FieldView, Views};
-use crate::{Filter, Hit, SearchRequest, StoreError, validate};
+use crate::{Hit, SearchRequest, StoreError, validate};
 
 /// Answers a search in the state that `connection`'s transaction sees.
 pub(super) fn search(
     layout: &Layout,
     views: &Views,
     indexes: &Indexes,
+    filters: &FilterCache,
     connection: &Connection,
     request: &SearchRequest,
 ) -> Result<Vec<Vec<Hit>>, StoreError> {
@@ -29,35 +30,20 @@ pub(super) fn search(
     for (index, query) in request.queries.iter().enumerate() {
         validate::query(index, &field.field, query)?;
     }
-    let view = views.get(layout, connection, &field, load_change(connection)?)?;
-    let len = view.live.len();
-    let matching = request.filter.as_ref().map(|filter| matching_rows(connection, &field, len, filter)).transpose()?;
-    if let Some(hits) = search_view(layout, indexes, connection, &field, &view, matching.as_ref(), request)? {
+    let change = load_change(connection)?;
+    let view = views.get(layout, connection, &field, change)?;
+    let rows = |filter| filters.rows(connection, &field, change, view.live.len(), filter);
+    let matching = request.filter.as_ref().map(rows).transpose()?;
+    if let Some(hits) = search_view(layout, indexes, connection, &field, &view, matching.as_deref(), request)? {
         return Ok(hits);
     }
     // A row that was found isn't what was written. All rows are checked once, and the damaged ones left out.
     let view = views.exclude_damaged(connection, &field, &view)?;
-    let hits = search_view(layout, indexes, connection, &field, &view, matching.as_ref(), request)?;
+    let hits = search_view(layout, indexes, connection, &field, &view, matching.as_deref(), request)?;
     hits.ok_or_else(|| StoreError::Damaged {
         file: layout.vector_file(field.key, field.generation),
         reason: "it changed while it was searched".to_owned(),
     })
-}
-
-/// The rows of the field, of its first `len`, whose items satisfy a filter.
-fn matching_rows(connection: &Connection, field: &FieldRow, len: u64, filter: &Filter) -> Result<RowSet, StoreError> {
-    let condition = translate(filter)?;
-    let sql = format!(
-        "SELECT v.row FROM items i JOIN vectors v ON v.item = i.key AND v.field = {} WHERE {}",
-        field.key, condition.sql
-    );
-    let mut rows = RowSet::none(len);
-    let mut statement = connection.prepare(&sql)?;
-    let mut found = statement.query(params_from_iter(condition.parameters))?;
-    while let Some(row) = found.next()? {
-        rows.insert(row.get::<_, i64>(0)? as u64);
-    }
-    Ok(rows)
 }
 
 /// The hits, or `None` when one of them is damaged.

@@ -11,7 +11,9 @@ use super::rows::{
     FieldRow, ITEM_COLUMNS, VECTOR_COLUMN_COUNT, VECTOR_COLUMNS, VectorRow, item_checksum, load_fields, read_item,
     read_vector,
 };
+use super::schema;
 use super::vector_file::{MappedVectors, too_short};
+use super::verify_items;
 use crate::{Problem, ProblemKind, StoreError, VerifyReport};
 
 /// Checks everything in the state that `connection`'s transaction sees.
@@ -22,6 +24,7 @@ pub(super) fn verify(layout: &Layout, connection: &Connection) -> Result<VerifyR
     for field in load_fields(connection)? {
         check.field(&field)?;
     }
+    check.derived()?;
     Ok(check.report)
 }
 
@@ -79,6 +82,28 @@ impl Check<'_> {
             };
             let id = row.get::<_, String>(9).unwrap_or_default();
             self.problem(ProblemKind::Checksum, &file, detail).item = Some(id);
+        }
+        Ok(())
+    }
+
+    /// Whether attributes and texts are those that the items give.
+    fn derived(&mut self) -> Result<(), StoreError> {
+        if schema::version(self.connection)? < schema::ITEM_TABLES_VERSION {
+            return Ok(());
+        }
+        let file = self.database_file();
+        let disagreements = match verify_items::compare(self.connection) {
+            Ok(disagreements) => disagreements,
+            Err(error) => {
+                self.problem(ProblemKind::Derived, &file, format!("what is derived can't be read: {error}"));
+                return Ok(());
+            }
+        };
+        for (what, ids) in [("attributes", disagreements.attributes), ("texts", disagreements.texts)] {
+            if let Some(first) = ids.first() {
+                let detail = format!("the {what} of {} items aren't what they give, the first is {first:?}", ids.len());
+                self.problem(ProblemKind::Derived, &file, detail);
+            }
         }
         Ok(())
     }

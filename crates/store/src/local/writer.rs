@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use super::item_tables::{self, ItemTables};
 use super::layout::{Layout, sync_folder};
 use super::lock::WriterLock;
 use super::rows::{FieldRow, VectorRow, item_checksum, load_change, load_field, load_fields, unknown_field};
@@ -147,9 +148,10 @@ impl Writer {
             rows.push((metadata, appends.add(&fields, &entry.item.id, &entry.vectors)?));
         }
         self.append_and_commit(&appends, |transaction, change| {
+            let mut tables = ItemTables::new(transaction);
             let mut keys = Vec::with_capacity(batch.len());
             for (entry, (metadata, vectors)) in batch.iter().zip(&rows) {
-                let key = put_item(transaction, &entry.item, metadata, change)?;
+                let key = put_item(transaction, &mut tables, &entry.item, metadata, change)?;
                 kill_vectors(transaction, key, None, change)?;
                 insert_vectors(transaction, key, vectors)?;
                 keys.push(key);
@@ -188,10 +190,10 @@ impl Writer {
         validate::unique_ids(items.iter().map(|item| item.id.as_str()))?;
         let metadata: Vec<_> = items.iter().map(validate::item).collect::<Result<_, _>>()?;
         self.transaction(|transaction, change| {
-            let mut count = 0;
+            let (mut tables, mut count) = (ItemTables::new(transaction), 0);
             for (item, metadata) in items.iter().zip(&metadata) {
                 if find_item(transaction, &item.id)?.is_some() {
-                    put_item(transaction, item, metadata, change)?;
+                    put_item(transaction, &mut tables, item, metadata, change)?;
                     count += 1;
                 }
             }
@@ -201,11 +203,12 @@ impl Writer {
 
     pub fn remove(&mut self, ids: &[String]) -> Result<usize, StoreError> {
         self.transaction(|transaction, change| {
-            let mut count = 0;
+            let (mut tables, mut count) = (ItemTables::new(transaction), 0);
             for id in ids {
-                if let Some(key) = find_item(transaction, id)? {
-                    kill_vectors(transaction, key, None, change)?;
-                    count += transaction.prepare_cached("DELETE FROM items WHERE key = ?1")?.execute([key])?;
+                if let Some(known) = item_tables::find(transaction, id)? {
+                    kill_vectors(transaction, known.key, None, change)?;
+                    tables.remove(&known)?;
+                    count += transaction.prepare_cached("DELETE FROM items WHERE key = ?1")?.execute([known.key])?;
                 }
             }
             Ok(count)
@@ -274,7 +277,14 @@ fn find_item(connection: &Connection, id: &str) -> rusqlite::Result<Option<i64>>
 }
 
 /// Inserts an item, or replaces everything of it but its key and its vectors.
-pub(super) fn put_item(connection: &Connection, item: &Item, metadata: &str, change: i64) -> rusqlite::Result<i64> {
+pub(super) fn put_item(
+    connection: &Connection,
+    tables: &mut ItemTables<'_>,
+    item: &Item,
+    metadata: &str,
+    change: i64,
+) -> rusqlite::Result<i64> {
+    let known = item_tables::find(connection, &item.id)?;
     let sql = "INSERT INTO items (id, uri, size, modified_ns, content_hash, modality, metadata, changed, checksum)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
                ON CONFLICT (id) DO UPDATE SET uri = excluded.uri, size = excluded.size,
@@ -294,7 +304,12 @@ pub(super) fn put_item(connection: &Connection, item: &Item, metadata: &str, cha
         change,
         item_checksum(item, metadata),
     ];
-    connection.prepare_cached(sql)?.query_row(values, |row| row.get(0))
+    let key = connection.prepare_cached(sql)?.query_row(values, |row| row.get(0))?;
+    match known {
+        Some(known) => tables.replace(&known, item)?,
+        None => tables.add(key, item)?,
+    }
+    Ok(key)
 }
 
 /// Takes an item's vectors away from it, in one field or in all; they stay as a cache.

@@ -12,7 +12,7 @@ type Make<'a> = &'a mut dyn FnMut() -> Box<dyn VectorStore>;
 
 /// Every check, each on a fresh store.
 pub fn check_all(make: Make<'_>) {
-    let checks: [fn(&dyn VectorStore); 15] = [
+    let checks: [fn(&dyn VectorStore); 16] = [
         empty_stores_answer,
         items_and_vectors_come_back,
         upsert_replaces_all_vectors,
@@ -27,6 +27,7 @@ pub fn check_all(make: Make<'_>) {
         lists_are_paged,
         searches_are_exact,
         one_hit_an_item,
+        crate::full_text::words_are_found,
         settings_and_compaction,
     ];
     for check in checks {

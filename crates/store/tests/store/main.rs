@@ -2,8 +2,13 @@
 
 mod conformance;
 mod damage;
+
+mod filter_language;
+mod filter_oracle;
 mod filters;
 mod indexes;
+mod full_text;
+mod item_tables;
 mod opening;
 mod processes;
 mod random_operations;

@@ -60,7 +60,7 @@ fn databases_of_others_and_of_the_future_are_refused() {
     fs::write(garbage.join("collection.sqlite"), "no database".repeat(1000)).unwrap();
     let cases = [
         (&foreign, ErrorKind::NotACollection, "application id 5"),
-        (&future, ErrorKind::NewerVersion, "version 99, this program knows up to 1"),
+        (&future, ErrorKind::NewerVersion, "version 99, this program knows up to 2"),
         (&garbage, ErrorKind::Damaged, "not a database"),
     ];
     for (folder, kind, part) in cases {

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use crossmodal_store::{
-    Filter, FilterPath, Item, ItemVectors, LocalStore, Metric, SearchRequest, VectorRecord, VectorStore,
+    Filter, FilterPath, Item, ItemVectors, ListRequest, LocalStore, Metric, SearchRequest, VectorRecord, VectorStore,
 };
 use serde_json::json;
 
+use crate::filter_oracle::{self, random_filter, random_metadata};
 use crate::sample::{Random, assert_search_is_exact, field, open_write, record};
 
 const DIMENSION: usize = 6;
@@ -21,6 +22,7 @@ struct Model {
 
 fn random_item(random: &mut Random) -> Item {
     let mut item = Item::new(format!("id-{}", random.below(60)), ["image", "text"][random.below(2) as usize]);
+    item.metadata = random_metadata(random);
     item.metadata.insert("n".to_owned(), json!(random.below(5)));
     item
 }
@@ -111,6 +113,16 @@ impl Model {
         ids.sort_unstable();
         assert!(ids.into_iter().eq(expected.map(|entry| &entry.item.id)));
         assert!(hits.is_sorted_by(|a, b| a.score >= b.score));
+        for _ in 0..10 {
+            let filter = random_filter(random, 3);
+            let items = store.list(&ListRequest { filter: Some(filter.clone()), ..ListRequest::default() }).unwrap();
+            let mut found: Vec<_> = items.iter().map(|stored| stored.item.id.as_str()).collect();
+            found.sort_unstable();
+            let expected =
+                self.items.values().map(|entry| &entry.item).filter(|item| filter_oracle::matches(&filter, item));
+            assert!(found.iter().eq(expected.map(|item| &item.id)), "{filter}: {found:?}");
+            assert_eq!(store.count(Some(&filter)).unwrap(), found.len() as u64);
+        }
     }
 }
 

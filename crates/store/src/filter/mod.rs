@@ -9,8 +9,30 @@
 //! * Values of different kinds (text, number, truth value) are never equal and have no order: the comparison is false.
 //!   Integers and floating-point numbers are one kind, compared exactly.
 //! * Text is compared by bytes; `Like` ignores the case of ASCII letters.
+//!
+//! People write filters as text ([`Filter::parse`], written back by `Display`), programs as JSON
+//! ([`Filter::from_json`]); `docs/filters.md` describes both.
+
+mod date;
+mod display;
+mod json;
+mod lexer;
+mod parser;
+mod path;
+mod syntax_error;
 
 use serde::{Deserialize, Serialize};
+
+use crate::StoreError;
+
+pub(crate) use self::path::is_askable;
+pub use self::syntax_error::FilterSyntaxError;
+
+/// How deep a filter may be nested.
+const MAX_DEPTH: usize = 100;
+/// How many conditions, combinations included, a filter may have.
+const MAX_CONDITIONS: usize = 5_000;
+const MAX_PATTERN_BYTES: usize = 10_000;
 
 /// What a condition looks at.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -23,6 +45,8 @@ pub enum FilterPath {
     Modality,
     /// The source's path or address (text); missing for items without a source.
     Uri,
+    /// The last part of the source's path or address, behind the last `/` (on Windows also `\`; text).
+    Name,
     /// The source's size in bytes (number).
     Size,
     /// The source's modification time in nanoseconds since 1970 (number).
@@ -150,4 +174,58 @@ impl Filter {
     pub fn negated(self) -> Self {
         Self::Not(Box::new(self))
     }
+
+    /// Whether the filter can be evaluated.
+    ///
+    /// # Errors
+    /// `InvalidFilter` for one that is nested too deep, has too many conditions, a number that isn't finite, a metadata
+    /// key that can't be asked for, or a malformed pattern.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        let mut remaining = MAX_CONDITIONS;
+        self.check_part(MAX_DEPTH, &mut remaining).map_err(|reason| StoreError::InvalidFilter { reason })
+    }
+
+    fn check_part(&self, depth: usize, remaining: &mut usize) -> Result<(), String> {
+        let depth = depth.checked_sub(1).ok_or_else(|| format!("is nested deeper than {MAX_DEPTH}"))?;
+        *remaining = remaining.checked_sub(1).ok_or_else(|| format!("has more than {MAX_CONDITIONS} conditions"))?;
+        match self {
+            Self::And(parts) | Self::Or(parts) => parts.iter().try_for_each(|part| part.check_part(depth, remaining)),
+            Self::Not(part) => part.check_part(depth, remaining),
+            Self::Compare { path, value, .. } => path.check().and_then(|()| value.check()),
+            Self::In { path, values } => path.check().and_then(|()| values.iter().try_for_each(FilterValue::check)),
+            Self::Like { path, pattern } => path.check().and_then(|()| check_pattern(pattern)),
+            Self::Exists { path } => path.check(),
+        }
+    }
+}
+
+impl FilterPath {
+    fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Metadata(keys) if keys.is_empty() => Err("names no metadata key".to_owned()),
+            Self::Metadata(keys) => keys.iter().try_for_each(|key| path::check_key(key)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl FilterValue {
+    fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Number(number) if !number.is_finite() => {
+                Err(format!("compares with {self:?}, which is not a finite number"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check_pattern(pattern: &str) -> Result<(), String> {
+    if pattern.len() > MAX_PATTERN_BYTES {
+        return Err(format!("has a pattern of {} bytes, at most {MAX_PATTERN_BYTES}", pattern.len()));
+    }
+    if pattern.chars().rev().take_while(|c| *c == '\\').count() % 2 == 1 {
+        return Err(format!("has the pattern {pattern:?}, which ends with a \\ that takes nothing literally"));
+    }
+    Ok(())
 }
