@@ -25,6 +25,8 @@ pub struct Page {
     pub model: String,
     /// How long the search took, in seconds.
     pub seconds: f64,
+    /// The rank of the first hit.
+    pub first: usize,
     /// The hits, best first.
     pub hits: Vec<PageHit>,
 }
@@ -34,6 +36,8 @@ pub struct Page {
 pub struct PageHit {
     /// The cosine.
     pub score: f32,
+    /// How unlikely it is by chance, 0..=1.
+    pub confidence: Option<f32>,
     /// The file.
     pub path: std::path::PathBuf,
     /// What is known of it.
@@ -69,7 +73,8 @@ footer { margin-top: 2rem; }
 impl Page {
     /// The page as HTML. Pictures that can't be read any more are shown as such.
     pub fn html(&self) -> String {
-        let cards: Vec<String> = self.hits.par_iter().enumerate().map(|(place, hit)| card(place + 1, hit)).collect();
+        let cards: Vec<String> =
+            self.hits.par_iter().enumerate().map(|(place, hit)| card(self.first + place, hit)).collect();
         let title = escape(&self.query);
         let mut html = String::new();
         let _ = write!(
@@ -88,7 +93,8 @@ impl Page {
         }
         let _ = write!(
             html,
-            "</main>\n<footer>Scores are cosines between the query and each picture, as {} sees them.</footer>\n</body>\n</html>\n",
+            "</main>\n<footer>Scores are cosines between the query and each picture, as {} sees them. Confidence is the probability \
+             that no unrelated item scores as high.</footer>\n</body>\n</html>\n",
             escape(&self.model)
         );
         html
@@ -115,9 +121,10 @@ fn card(rank: usize, hit: &PageHit) -> String {
     };
     let caption =
         if caption.is_empty() { String::new() } else { format!("<span class=\"caption\">{caption}</span>\n") };
+    let confidence = hit.confidence.map_or_else(String::new, |c| format!("<span>confidence {c:.2}</span>"));
     format!(
         "<li>\n<a href=\"{}\" title=\"{path}\">{picture}</a>\n<div class=\"text\">\n\
-         <span class=\"first\"><span>{rank}</span><span class=\"score\">{:.3}</span></span>\n{caption}\
+         <span class=\"first\"><span>{rank}</span>{confidence}<span class=\"score\">{:.3}</span></span>\n{caption}\
          <span class=\"path\">{path}</span>\n</div>\n</li>\n",
         escape(&file_address(&hit.path)),
         hit.score
@@ -207,7 +214,8 @@ mod tests {
             collection: evil.into(),
             model: evil.into(),
             seconds: 0.1,
-            hits: vec![PageHit { score: 0.5, path: evil.into(), caption: evil.into() }],
+            first: 1,
+            hits: vec![PageHit { score: 0.5, confidence: Some(0.25), path: evil.into(), caption: evil.into() }],
         };
         let html = page.html();
         assert!(!html.contains("<script") && !html.contains("\" onload"), "{html}");
@@ -222,6 +230,7 @@ mod tests {
             collection: "c".into(),
             model: "m".into(),
             seconds: 0.0,
+            first: 1,
             hits: Vec::new(),
         };
         assert!(page.html().contains("Nothing found") && page.html().contains("0 results from c"));

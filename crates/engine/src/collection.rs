@@ -1,18 +1,18 @@
-//! A local collection together with the rules this engine keeps: which field, which model, how queries are combined.
+//! A local collection together with the rules this engine keeps: which field, which model, how items are named.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crossmodal_models::{CancelToken, Embedder, Input};
+use crossmodal_models::Embedder;
 use crossmodal_store::{
-    BuildControl, CollectionInfo, CompactReport, Field, Filter, Hit, IndexChoice, IndexReport, ListRequest, LocalStore,
-    Metric, OpenOptions, SearchRequest, SpaceRef, StoredItem, VectorStore, VerifyReport,
+    BuildControl, CollectionInfo, CompactReport, Field, IndexChoice, IndexReport, ListRequest, LocalStore, Metric,
+    OpenOptions, SpaceRef, StoredItem, VectorStore, VerifyReport,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::relevance::stored::ReferenceTexts;
 
 /// The field that pictures and texts are kept in unless said otherwise.
 pub const DEFAULT_FIELD: &str = "default";
@@ -84,46 +84,10 @@ impl Mode {
     }
 }
 
-/// What is searched for. Several parts are combined: the mean of their unit vectors.
-#[derive(Debug, Clone, Default)]
-pub struct Query {
-    /// Texts and pictures.
-    pub inputs: Vec<Input>,
-    /// Ids of items whose vectors join the query. They are left out of the hits.
-    pub like: Vec<String>,
-    /// Number of hits, at least 1.
-    pub k: usize,
-    /// Only hits with at least this cosine.
-    pub min_score: Option<f32>,
-    /// Only items that satisfy it.
-    pub filter: Option<Filter>,
-}
-
-impl Query {
-    /// The ten best hits for nothing yet.
-    pub fn new() -> Self {
-        Self { k: 10, ..Self::default() }
-    }
-
-    /// The ten best hits for a text.
-    pub fn text(text: impl Into<String>) -> Self {
-        Self { inputs: vec![Input::text(text).as_query()], ..Self::new() }
-    }
-
-    /// The ten best hits for an encoded picture.
-    pub fn image(bytes: impl Into<Arc<[u8]>>) -> Self {
-        Self { inputs: vec![Input::image(bytes).as_query()], ..Self::new() }
-    }
-
-    /// The ten items most like one of the collection.
-    pub fn like(id: impl Into<String>) -> Self {
-        Self { like: vec![id.into()], ..Self::new() }
-    }
-}
-
 /// A local collection.
 pub struct Collection {
     store: LocalStore,
+    pub(crate) reference_texts: ReferenceTexts,
 }
 
 impl Collection {
@@ -132,7 +96,7 @@ impl Collection {
     /// # Errors
     /// A folder that isn't a collection, that can't be opened so, or that another writer holds.
     pub fn open(folder: &Path, mode: &Mode) -> Result<Self> {
-        Ok(Self { store: LocalStore::open(folder, &mode.0)? })
+        Ok(Self { store: LocalStore::open(folder, &mode.0)?, reference_texts: ReferenceTexts::default() })
     }
 
     /// Ids of the items that lost vectors when it was opened [`repairing`](Mode::repairing), sorted.
@@ -201,63 +165,6 @@ impl Collection {
             metric: Metric::Cosine,
         })?;
         Ok(Target { field, space })
-    }
-
-    /// Searches, best hit first.
-    ///
-    /// # Errors
-    /// An empty query, an item that doesn't exist, a model of another space, or failures of model and storage.
-    pub fn search(&self, model: &dyn Embedder, query: &Query) -> Result<Vec<Hit>> {
-        let vector = self.query_vector(model, query)?;
-        let request = SearchRequest {
-            field: self.field()?,
-            space: Some(space_of(model)?),
-            queries: vec![vector],
-            // The items the query is made of are found too, and dropped below.
-            k: query.k.max(1).saturating_add(query.like.len()),
-            filter: query.filter.clone(),
-            min_score: query.min_score,
-            effort: None,
-            exact: false,
-        };
-        let mut hits = self.store.search(&request)?.pop().unwrap_or_default();
-        hits.retain(|hit| !query.like.contains(&hit.item.id));
-        hits.truncate(query.k.max(1));
-        Ok(hits)
-    }
-
-    fn query_vector(&self, model: &dyn Embedder, query: &Query) -> Result<Vec<f32>> {
-        for input in &query.inputs {
-            if matches!(&input.content, crossmodal_models::Content::Text(text) if text.trim().is_empty()) {
-                return Err(Error::Invalid("the query is empty: give some words, a picture or an item".into()));
-            }
-        }
-        let prepared =
-            query.inputs.iter().map(|input| model.prepare(input)).collect::<crossmodal_models::Result<_>>()?;
-        let mut parts: Vec<Vec<f32>> =
-            model.encode(prepared, &CancelToken::new())?.into_iter().map(|embedding| embedding.unit).collect();
-        for id in &query.like {
-            parts.push(self.vector_of(id)?);
-        }
-        let Some(first) = parts.first() else {
-            return Err(Error::Invalid("the query is empty: give some words, a picture or an item".into()));
-        };
-        let mut sum = vec![0f32; first.len()];
-        for part in &parts {
-            sum.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
-        }
-        if sum.iter().all(|value| *value == 0.0) {
-            return Err(Error::Invalid("the parts of the query cancel each other out".into()));
-        }
-        Ok(sum)
-    }
-
-    /// The vector of an item, which may also be named by the end of its id, as long as that is unique.
-    fn vector_of(&self, id: &str) -> Result<Vec<f32>> {
-        let (vectors, field) = (self.store.vectors(id)?, self.field()?);
-        let own = vectors.into_iter().find(|vector| vector.field == field);
-        own.map(|vector| vector.vector)
-            .ok_or_else(|| Error::NotFound(format!("no item {id:?} in the collection; `collection list` shows them")))
     }
 
     /// The full id of an item named by its id, by a path to its file, or by the end of its id where that is unique.

@@ -55,6 +55,9 @@ pub enum Error {
     /// Something that doesn't exist.
     #[error("{0}")]
     NotFound(String),
+    /// A query that can't be understood.
+    #[error(transparent)]
+    Expression(#[from] crate::search::expression::ExpressionError),
     /// A metadata file that can't be understood.
     #[error("{}:{line}: {reason}", path.display())]
     Metadata {
@@ -95,7 +98,7 @@ impl Error {
                 _ => ErrorKind::Internal,
             },
             Self::Io { .. } => ErrorKind::Io,
-            Self::Invalid(_) | Self::Metadata { .. } => ErrorKind::InvalidInput,
+            Self::Invalid(_) | Self::Expression(_) | Self::Metadata { .. } => ErrorKind::InvalidInput,
             Self::NotFound(_) => ErrorKind::NotFound,
         }
     }

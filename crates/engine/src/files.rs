@@ -111,6 +111,12 @@ fn looks_like_picture(path: &Path, ending: Option<&str>) -> bool {
     ending.map_or_else(|| starts_like_picture(path), |ending| PICTURE_ENDINGS.contains(&ending))
 }
 
+/// Whether a path ends as those of picture files do.
+pub(crate) fn has_picture_ending(path: &Path) -> bool {
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
+    ending.is_some_and(|ending| PICTURE_ENDINGS.contains(&ending.as_str()))
+}
+
 fn starts_like_picture(path: &Path) -> bool {
     let mut start = [0; 16];
     let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut start));

@@ -4,14 +4,14 @@
 //! [`CancelToken`], so that a command line, a server or a binding can sit on top.
 //!
 //! ```no_run
-//! use crossmodal_engine::{Collection, LoadOptions, Mode, Query, ingest};
+//! use crossmodal_engine::{Collection, LoadOptions, Mode, Query, SearchOptions, ingest};
 //!
 //! let model = crossmodal_engine::load("mini", &LoadOptions::default())?;
 //! let collection = Collection::open(std::path::Path::new("pictures.cm"), &Mode::write())?;
 //! let request = ingest::Request::new(vec!["pictures".into()]);
 //! ingest::run(&collection, &model, &request, &ingest::Events::none(), &Default::default())?;
-//! for hit in collection.search(model.as_ref(), &Query::text("red apple"))? {
-//!     println!("{:.3} {}", hit.score, hit.item.id);
+//! for found in collection.search(model.as_ref(), &Query::text("red apple"), &SearchOptions::default())? {
+//!     println!("{:.3} {}", found.hit.score, found.hit.item.id);
 //! }
 //! # Ok::<(), crossmodal_engine::Error>(())
 //! ```
@@ -29,9 +29,11 @@ pub mod files;
 pub mod ingest;
 pub mod metadata;
 pub mod migrate;
+pub mod relevance;
+mod search;
 mod similarity;
 
-pub use collection::{Collection, DEFAULT_FIELD, Mode, Query, Target};
+pub use collection::{Collection, DEFAULT_FIELD, Mode, Target};
 pub use crossmodal_models::{
     CancelToken, Content, Device, Embedder, Embedding, Input, LoadOptions, Modality, ModelEvent, ModelEvents,
     ModelInfo, Precision, ProbabilityRule, Role, SpaceId, compute, load, load_clip, media, quantize, registry, source,
@@ -44,4 +46,6 @@ pub use crossmodal_store::{
 };
 pub use embed::{embed_each, read_input};
 pub use error::{Error, ErrorKind, Result};
+pub use search::expression;
+pub use search::{Found, GroupBy, Part, Query, SearchOptions, Subject};
 pub use similarity::{Similarity, similarity};

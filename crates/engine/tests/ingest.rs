@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crossmodal_engine::ingest::{Events, Report, Request};
 use crossmodal_engine::metadata::Metadata;
 use crossmodal_engine::{
-    CancelToken, Collection, Embedder, ErrorKind, Input, ListRequest, LoadOptions, Mode, Query, classify::Classifier,
-    demo, embed_each, ingest, load, read_input, similarity,
+    CancelToken, Collection, Embedder, ErrorKind, Input, ListRequest, LoadOptions, Mode, Query, SearchOptions,
+    classify::Classifier, demo, embed_each, ingest, load, read_input, similarity,
 };
 
 struct Place {
@@ -69,9 +69,9 @@ fn a_second_run_embeds_nothing_and_changes_are_followed() {
     assert_eq!(counts(&place.index(&collection, &request)), (1, 0, 240, 0, 0));
     assert_eq!(collection.info().unwrap().items, 241);
     assert!(collection.verify().unwrap().is_clean());
-    let hits = collection.search(place.model.as_ref(), &Query::text("red apple")).unwrap();
-    assert_eq!(hits[0].item.id, place.picture("apple.png").to_str().unwrap());
-    assert!(hits.windows(2).all(|pair| pair[0].score >= pair[1].score));
+    let hits = collection.search(place.model.as_ref(), &Query::text("red apple"), &SearchOptions::default()).unwrap();
+    assert_eq!(hits[0].hit.item.id, place.picture("apple.png").to_str().unwrap());
+    assert!(hits.windows(2).all(|pair| pair[0].hit.score >= pair[1].hit.score));
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn another_space_is_refused_by_name() {
     let error = ingest::run(&collection, &other, &request, &Events::none(), &CancelToken::new()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SpaceMismatch);
     assert!(error.to_string().contains("mini") && error.to_string().contains("modern-gelu"), "{error}");
-    let error = collection.search(other.as_ref(), &Query::text("x")).unwrap_err();
+    let error = collection.search(other.as_ref(), &Query::text("x"), &SearchOptions::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SpaceMismatch);
 }
 
@@ -205,19 +205,19 @@ fn queries_by_words_pictures_and_items() {
     place.index(&collection, &place.request());
     let model = place.model.as_ref();
     let dog = place.picture("1f436.png");
-    let by_picture = collection.search(model, &Query::image(std::fs::read(&dog).unwrap())).unwrap();
-    assert_eq!(by_picture[0].item.id, dog.to_str().unwrap());
-    assert!((by_picture[0].score - 1.0).abs() < 1e-5);
-    let like = collection.search(model, &Query::like(dog.to_str().unwrap())).unwrap();
+    let by_picture =
+        collection.search(model, &Query::image(std::fs::read(&dog).unwrap()), &SearchOptions::default()).unwrap();
+    assert_eq!(by_picture[0].hit.item.id, dog.to_str().unwrap());
+    assert!((by_picture[0].hit.score - 1.0).abs() < 1e-5);
+    let like = collection.search(model, &Query::like(dog.to_str().unwrap()), &SearchOptions::default()).unwrap();
     assert_eq!(like.len(), 10);
-    assert_eq!(like[0].item.id, by_picture[1].item.id);
-    let error = collection.search(model, &Query::text("  ")).unwrap_err();
+    assert_eq!(like[0].hit.item.id, by_picture[1].hit.item.id);
+    let error = collection.search(model, &Query::text("  "), &SearchOptions::default()).unwrap_err();
     assert!(error.to_string().contains("the query is empty"), "{error}");
-    let error = collection.search(model, &Query::like("nothing")).unwrap_err();
+    let error = collection.search(model, &Query::like("nothing"), &SearchOptions::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    let mut best = Query::text("red apple");
-    best.min_score = Some(0.99);
-    assert!(collection.search(model, &best).unwrap().is_empty());
+    let best = SearchOptions { min_score: Some(0.99), ..SearchOptions::default() };
+    assert!(collection.search(model, &Query::text("red apple"), &best).unwrap().is_empty());
 }
 
 #[test]

@@ -129,6 +129,13 @@ pub trait VectorStore: Send + Sync {
     /// `UnknownField`, `SpaceMismatch`, `InvalidVector` (a query), `InvalidFilter`, and failures of the storage.
     fn search(&self, request: &SearchRequest) -> Result<Vec<Vec<Hit>>, StoreError>;
 
+    /// At most `count` vectors of a field, spread evenly over all of them: the same ones for the same state. Damaged vectors
+    /// are left out.
+    ///
+    /// # Errors
+    /// `UnknownField`, and failures of the storage.
+    fn sample(&self, field: &str, count: usize) -> Result<Vec<StoredVector>, StoreError>;
+
     /// The items whose names, captions and other texts have the words that are asked for: best first, equal scores in
     /// the order of their keys.
     ///

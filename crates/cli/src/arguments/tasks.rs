@@ -72,18 +72,21 @@ pub struct IndexArguments {
 
 /// `crossmodal search`
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("query").args(["words", "image", "like"]).required(true).multiple(true))]
+#[command(group = ArgGroup::new("asked").args(["words", "query", "queries", "image", "like"]).required(true).multiple(true))]
 #[command(after_help = "\
 Examples:
   crossmodal search red apple --collection gallery.cm
-  crossmodal search --image sketch.png -k 5 --collection photos.cm
-  crossmodal search --like beach.jpg at night --collection photos.cm --open
+  crossmodal search '2:dog + ./pool.jpg - fruit' --collection photos.cm
+  crossmodal search --like beach.jpg at night --not people --collection photos.cm --open
+  crossmodal search dog --relevant-only --group-by folder --collection photos.cm
+  crossmodal search --queries queries.txt --json --collection photos.cm > hits.jsonl
 
-Words, pictures and items of one search are combined: the mean of their directions.
-JSON: {collection, model, query: {words, images, like}, milliseconds, hits: [{rank, score, id, path,
-       modality, missing, metadata}]}")]
+Words are a sum where they say so: `+` and `-` between spaces join words, \"quoted words\", pictures (a path, or image:PATH)
+and items (item:ID), each with a weight before a colon if wanted. Anything else is plain text: docs/searching.md.
+JSON: {collection, model, query: {words, images, like, not, unlike}, milliseconds, hits: [{rank, score, confidence,
+       id, path, modality, missing, group, metadata}]}; a line of it for each query where there are several")]
 pub struct SearchArguments {
-    /// Words; several are one query
+    /// Words, or a sum of words, pictures and items; several arguments are one query
     #[arg(value_name = "WORDS")]
     pub words: Vec<String>,
     /// The collection's folder
@@ -95,12 +98,36 @@ pub struct SearchArguments {
     /// Search by an item of the collection: its id, path, or the end of its id
     #[arg(long, value_name = "ITEM")]
     pub like: Vec<String>,
+    /// Search away from words
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub not: Vec<String>,
+    /// Search away from an item
+    #[arg(long, value_name = "ITEM")]
+    pub unlike: Vec<String>,
+    /// A query of its own, as WORDS are; may be repeated
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub query: Vec<String>,
+    /// Queries from a file, one a line; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    pub queries: Option<PathBuf>,
     /// Number of hits
     #[arg(short = 'k', long = "top", value_name = "N", default_value_t = 10, value_parser = at_least_one)]
     pub k: usize,
+    /// Hits to pass over: the pages before
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = offset)]
+    pub offset: usize,
     /// Only hits with at least this cosine, -1 to 1
     #[arg(long, value_name = "COSINE", allow_negative_numbers = true)]
     pub min_score: Option<f32>,
+    /// Only hits that are hardly there by chance: at least this confidence, 0 to 1
+    #[arg(long, value_name = "CONFIDENCE", num_args = 0..=1, require_equals = true, default_missing_value = "0.6")]
+    pub relevant_only: Option<f32>,
+    /// Only the best hit of each group: `folder`, `file`, or a metadata key
+    #[arg(long, value_name = "KEY")]
+    pub group_by: Option<String>,
+    /// Hits that repeat each other less; 1 heeds nearness alone, 0 difference alone
+    #[arg(long, value_name = "NEARNESS", num_args = 0..=1, require_equals = true, default_missing_value = "0.5")]
+    pub diverse: Option<f32>,
     /// The model. Default: the collection's own
     #[command(flatten)]
     pub model: ModelOption,
@@ -237,6 +264,10 @@ pub fn threads(text: &str) -> Result<usize, String> {
 
 fn at_least_one(text: &str) -> Result<usize, String> {
     in_range(text, 1, 1_000_000)
+}
+
+fn offset(text: &str) -> Result<usize, String> {
+    in_range(text, 0, 1_000_000)
 }
 
 pub fn batch_size(text: &str) -> Result<usize, String> {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crossmodal_engine::ingest::{self, Report, Request};
 use crossmodal_engine::metadata::Metadata;
-use crossmodal_engine::{Collection, Embedder, Hit, Mode, Query, demo};
+use crossmodal_engine::{Collection, Embedder, Hit, Mode, Part, Query, SearchOptions, demo};
 use serde::Serialize;
 
 use crate::arguments::{DemoArguments, ModelRules};
@@ -154,16 +154,16 @@ fn ask(
     let (query, words, image) = match question {
         Question::Words(words) => (Query::text(words), Some(words), None),
         Question::Picture(path) => {
-            let bytes = crossmodal_engine::read_input(path)?;
-            (Query { inputs: vec![bytes.as_query()], ..Query::new() }, None, Some(path.display().to_string()))
+            let picture = Part::input(1.0, crossmodal_engine::read_input(path)?);
+            (Query { parts: vec![picture] }, None, Some(path.display().to_string()))
         }
     };
     let start = Instant::now();
     // A picture of the collection finds itself first, which is no news.
     let own = usize::from(image.is_some());
-    let hits = collection.search(model, &Query { k: SHOWN + own, ..query })?;
+    let hits = collection.search(model, &query, &SearchOptions::top(SHOWN + own))?;
     let milliseconds = start.elapsed().as_secs_f64() * 1e3;
-    let hits = hits.iter().skip(own).enumerate().map(|(place, hit)| found(place + 1, hit, language)).collect();
+    let hits = hits.iter().skip(own).enumerate().map(|(place, hit)| found(place + 1, &hit.hit, language)).collect();
     Ok(Answer { query: words, language, image, milliseconds, hits })
 }
 

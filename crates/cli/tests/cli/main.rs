@@ -9,4 +9,5 @@ mod indexing;
 mod interruption;
 mod models;
 mod quantized;
+mod searching;
 mod support;

@@ -157,7 +157,11 @@ pub(crate) fn run_into(
     events: &Events,
     cancel: &CancelToken,
 ) -> Result<Report> {
-    stages::run(collection, model, target, true, request, found, events, cancel)
+    let report = stages::run(collection, model, target, true, request, found, events, cancel)?;
+    if !report.cancelled {
+        collection.keep_reference_texts(&target.field, model.as_ref())?;
+    }
+    Ok(report)
 }
 
 /// Ingests files into a collection.
@@ -184,6 +188,10 @@ pub fn run(
     report.unmatched_metadata = request.metadata.unmatched(&found.files, &found.roots);
     if request.prune && !report.cancelled {
         report.pruned = plan::prune(collection, &found)?;
+    }
+    if !report.cancelled {
+        // So that searches find them ready.
+        collection.keep_reference_texts(&target.field, model.as_ref())?;
     }
     Ok(report)
 }

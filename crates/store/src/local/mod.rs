@@ -30,6 +30,7 @@ mod lock;
 mod reader;
 mod repair;
 mod rows;
+mod sample;
 mod schema;
 mod search;
 mod vector_file;
@@ -331,6 +332,10 @@ impl VectorStore for LocalStore {
         self.read(|connection| {
             search::search(&self.layout, &self.views, &self.indexes, &self.filters, connection, request)
         })
+    }
+
+    fn sample(&self, field: &str, count: usize) -> Result<Vec<StoredVector>, StoreError> {
+        self.read(|connection| sample::sample(&self.layout, &self.views, connection, field, count))
     }
 
     fn search_text(&self, request: &TextRequest) -> Result<Vec<TextHit>, StoreError> {

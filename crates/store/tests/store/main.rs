@@ -12,6 +12,7 @@ mod opening;
 mod processes;
 mod random_operations;
 mod sample;
+mod sampling;
 
 /// The local store fulfils the contract of every store.
 #[test]

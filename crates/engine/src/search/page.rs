@@ -1,0 +1,166 @@
+//! From candidates to a page of hits: confidence, groups, diversity, paging, over a pool that grows as needed.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use crossmodal_store::{Hit, SearchRequest, VectorStore};
+
+use super::direction::Direction;
+use super::diversity;
+use super::query::{Found, SearchOptions};
+use crate::collection::Collection;
+use crate::error::{Error, Result};
+use crate::relevance::{Bank, Judge, Null, Recipe, Statistics};
+
+/// The judges of a query's hits, by the modality of what was found.
+type Judges<'a> = HashMap<String, Option<Judge<'a>>>;
+
+/// The candidates that a choice among hits begins with.
+const POOL: usize = 256;
+/// How much larger the next pool is.
+const GROWTH: usize = 4;
+
+/// Null distributions, each fitted when it is first needed.
+pub(super) struct Nulls<'a> {
+    statistics: &'a Statistics,
+    known: RefCell<HashMap<String, Option<Rc<Null<'a>>>>>,
+}
+
+impl<'a> Nulls<'a> {
+    pub fn new(statistics: &'a Statistics) -> Self {
+        Self { statistics, known: RefCell::default() }
+    }
+
+    /// The distribution for queries of a recipe against items of a modality.
+    fn get(&self, recipe: &Recipe, modality: &str) -> Option<Rc<Null<'a>>> {
+        let mut known = self.known.borrow_mut();
+        let null = known.entry(format!("{modality} {recipe:?}"));
+        null.or_insert_with(|| self.statistics.null(recipe, modality).map(Rc::new)).clone()
+    }
+}
+
+/// A query on its way to a page of hits.
+pub(super) struct Page<'a> {
+    pub collection: &'a Collection,
+    pub field: &'a str,
+    pub options: &'a SearchOptions,
+    pub direction: &'a Direction,
+    /// Number of items that are searched.
+    pub searched: u64,
+    pub nulls: &'a Nulls<'a>,
+}
+
+/// Fills the pages of all queries: together at first, then each with as many candidates as it needs.
+pub(super) fn fill(pages: &[Page<'_>], request: &SearchRequest) -> Result<Vec<Vec<Found>>> {
+    let Some(first) = pages.first() else { return Ok(Vec::new()) };
+    let own = pages.iter().map(|page| page.direction.items.len()).max().unwrap_or(0);
+    let k = first_pool(first.options).saturating_add(own);
+    let queries = pages.iter().map(|page| page.direction.vector.clone()).collect();
+    let pools = first.collection.store().search(&SearchRequest { queries, k, ..request.clone() })?;
+    pages.iter().zip(pools).map(|(page, pool)| page.fill(pool, k, request)).collect()
+}
+
+fn first_pool(options: &SearchOptions) -> usize {
+    let needed = options.needed();
+    if options.diversity.is_some() {
+        // Steps, so that neighbouring pages choose among the same candidates.
+        POOL.max(needed.saturating_mul(2).checked_next_power_of_two().unwrap_or(usize::MAX))
+    } else if options.group_by.is_some() || options.relevant_only.is_some() {
+        needed.saturating_mul(GROWTH)
+    } else {
+        needed
+    }
+}
+
+impl<'a> Page<'a> {
+    fn fill(&self, mut pool: Vec<Hit>, mut k: usize, request: &SearchRequest) -> Result<Vec<Found>> {
+        loop {
+            let exhausted = pool.len() < k;
+            let (found, enough) = self.select(pool)?;
+            if exhausted || enough {
+                return self.choose(found);
+            }
+            k = k.saturating_mul(GROWTH);
+            let queries = vec![self.direction.vector.clone()];
+            let request = SearchRequest { queries, k, ..request.clone() };
+            pool = self.collection.store().search(&request)?.pop().unwrap_or_default();
+        }
+    }
+
+    /// The hits that may be shown, best first, and whether more candidates would change nothing on this page.
+    fn select(&self, pool: Vec<Hit>) -> Result<(Vec<Found>, bool)> {
+        let last_quarter = pool.len() - pool.len() / 4;
+        let mut judges = Judges::new();
+        let mut groups = HashSet::new();
+        let (mut found, mut late) = (Vec::new(), false);
+        for (place, hit) in pool.into_iter().enumerate() {
+            if self.direction.items.contains(&hit.item.id) {
+                continue;
+            }
+            let group = self.options.group_by.as_ref().and_then(|group_by| group_by.of(&hit.item));
+            if group.as_ref().is_some_and(|group| groups.contains(group)) {
+                continue;
+            }
+            let mut confidence = None;
+            if let Some(least) = self.options.relevant_only {
+                confidence = self.confidence(&hit, &mut judges)?;
+                if confidence.is_none_or(|confidence| confidence < least) {
+                    continue;
+                }
+                late |= place >= last_quarter;
+            }
+            groups.extend(group.clone());
+            found.push(Found { hit, confidence, group });
+        }
+        let full = found.len() >= self.options.needed();
+        // Confidence falls with the score, if not strictly: where the last candidates have too little, further ones have too.
+        let enough = full || (self.options.relevant_only.is_some() && !late);
+        Ok((found, enough))
+    }
+
+    /// The page itself: hits in their final order, without those of other pages.
+    fn choose(&self, mut found: Vec<Found>) -> Result<Vec<Found>> {
+        if let Some(nearness) = self.options.diversity {
+            found.truncate(first_pool(self.options));
+            found = self.diversify(found, nearness)?;
+        }
+        let mut judges = Judges::new();
+        let mut page: Vec<Found> = found.into_iter().skip(self.options.offset).take(self.options.k.max(1)).collect();
+        for found in page.iter_mut().filter(|found| found.confidence.is_none()) {
+            found.confidence = self.confidence(&found.hit, &mut judges)?;
+        }
+        Ok(page)
+    }
+
+    fn diversify(&self, found: Vec<Found>, nearness: f32) -> Result<Vec<Found>> {
+        let mut vectors = Bank::new(self.direction.vector.len());
+        for found in &found {
+            vectors.push(&self.vector(&found.hit)?);
+        }
+        let scores: Vec<f32> = found.iter().map(|found| found.hit.score).collect();
+        let order = diversity::choose(&scores, &vectors, nearness, self.options.needed());
+        let mut found: Vec<Option<Found>> = found.into_iter().map(Some).collect();
+        Ok(order.into_iter().filter_map(|place| found[place].take()).collect())
+    }
+
+    fn confidence(&self, hit: &Hit, judges: &mut Judges<'a>) -> Result<Option<f32>> {
+        let judge = judges.entry(hit.modality.clone()).or_insert_with(|| {
+            let null = self.nulls.get(&self.direction.recipe, &hit.modality)?;
+            Judge::new(null, &self.direction.vector, self.searched)
+        });
+        match judge {
+            Some(judge) => Ok(judge.confidence(&self.vector(hit)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The vector that a hit was found by.
+    fn vector(&self, hit: &Hit) -> Result<Vec<f32>> {
+        let mut vectors = self.collection.store().vectors(&hit.item.id)?.into_iter();
+        let found = vectors
+            .find(|vector| vector.field == self.field && vector.part == hit.part && vector.modality == hit.modality);
+        let gone = || Error::NotFound(format!("item {:?} changed while it was searched", hit.item.id));
+        found.map(|vector| vector.vector).ok_or_else(gone)
+    }
+}
