@@ -9,7 +9,6 @@
 //! {"order": "select", "rows": FILE.npy}   later searches see only these (u32 row numbers); all without "rows"
 //! {"order": "search", "k": k, "effort": e, "threads": t, "queries": n, "repeat": r, "output": FILE}
 //!     the first n queries, r times; writes the row numbers found (u32, k a query)  -> {"seconds": s of one time}
-//! {"order": "release"}                gives the vectors' pages back, which are mapped again when needed -> as memory
 //! {"order": "memory"}                                                             -> {"resident": bytes, ...}
 //! ```
 #![allow(clippy::print_stdout)]
@@ -29,8 +28,11 @@ use serde_json::{Value, json};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
+/// What an order does, and its answer.
+type Order = fn(&mut Worker, &Value) -> Outcome<Value>;
+
 /// Every order by its name.
-const ORDERS: &[(&str, fn(&mut Worker, &Value) -> Outcome<Value>)] = &[
+const ORDERS: &[(&str, Order)] = &[
     ("load", Worker::load),
     ("build", Worker::build),
     ("save", Worker::save),
@@ -38,7 +40,6 @@ const ORDERS: &[(&str, fn(&mut Worker, &Value) -> Outcome<Value>)] = &[
     ("select", Worker::select),
     ("search", Worker::search),
     ("memory", Worker::memory),
-    ("release", Worker::release),
 ];
 
 fn main() -> Outcome<()> {
@@ -64,7 +65,7 @@ struct Worker {
 /// The index that is searched.
 enum Index {
     Flat,
-    Graph(Graph),
+    Graph(Box<Graph>),
 }
 
 impl Worker {
@@ -99,7 +100,7 @@ impl Worker {
                     build_effort: number(order, "build_effort").unwrap_or(defaults.build_effort),
                     threads: number(order, "threads").unwrap_or(defaults.threads),
                 };
-                Index::Graph(Graph::build(self.vectors()?, &options, &|_, _| (), &|| false)?)
+                Index::Graph(Box::new(Graph::build(self.vectors()?, &options, &|_, _| (), &|| false)?))
             }
             other => return Err(format!("unknown kind {other:?}").into()),
         };
@@ -120,7 +121,11 @@ impl Worker {
         let start = Instant::now();
         let container = Container::open(MappedFile::open(Path::new(text(order, "file")?))?)?;
         self.index = match container.stamp().kind {
-            IndexKind::Graph => Index::Graph(Graph::open(container)?),
+            IndexKind::Graph => {
+                // Few rows of a query are scored exactly, wherever they lie.
+                self.rows.iter().for_each(|rows| rows.map.expect_single_reads());
+                Index::Graph(Box::new(Graph::open(container)?))
+            }
             other => return Err(format!("no index of kind {other} can be opened").into()),
         };
         Ok(json!({ "seconds": start.elapsed().as_secs_f64() }))
@@ -180,13 +185,6 @@ impl Worker {
             }
             Index::Graph(graph) => graph.search(vectors, queries, options)?,
         })
-    }
-
-    fn release(&mut self, order: &Value) -> Outcome<Value> {
-        if let Some(rows) = &self.rows {
-            rows.map.release(0..rows.map.len());
-        }
-        self.memory(order)
     }
 
     fn memory(&mut self, _: &Value) -> Outcome<Value> {
