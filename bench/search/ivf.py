@@ -86,7 +86,7 @@ def measure(rounds, quick):
     builder.close()
     worker = ours.Worker(name)
     _, before = _resident(worker, file)
-    opened = worker.order("open", kind="ivf", file=str(file))["seconds"]
+    opened = worker.order("open", file=str(file))["seconds"]
     worker.search(effort=32)
     mapped, after = _resident(worker, file)
     exact = faiss.IndexFlatIP(rows.shape[1])

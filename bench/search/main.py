@@ -11,14 +11,16 @@ import argparse
 import datetime
 import json
 
+import filtered
 import flat
 import graph
 import ivf
 import machine
+import memory
 import settings
 
 #: name -> module, in the order of the report
-PARTS = {"graph": graph, "flat": flat, "ivf": ivf}
+PARTS = {"graph": graph, "filtered": filtered, "memory": memory, "flat": flat, "ivf": ivf}
 
 
 def samples_file(quick):

@@ -4,8 +4,8 @@
 //! ```text
 //! {"order": "load", "rows": FILE.npy, "queries": FILE.npy, "metric": "cosine"}    -> {"rows": n, "dimension": d}
 //! {"order": "build", "kind": "flat", "threads": t, ...options of the kind}        -> {"seconds": s}
-//! {"order": "save", "file": FILE}                                                -> {"bytes": n}
-//! {"order": "open", "kind": "ivf", "file": FILE}   instead of building            -> {"seconds": s}
+//! {"order": "save", "file": FILE}                                                 -> {"seconds": s, "bytes": n}
+//! {"order": "open", "file": FILE}                                                 -> {"seconds": s}
 //! {"order": "select", "rows": FILE.npy}   later searches see only these (u32 row numbers); all without "rows"
 //! {"order": "search", "k": k, "effort": e, "threads": t, "queries": n, "repeat": r, "alone": false, "output": FILE}
 //!     the first n queries, r times, all in one call or each alone; writes the row numbers found (u32, k a query)  -> {"seconds": s of one time}
@@ -15,13 +15,14 @@
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;
-use std::io::{BufRead, Write};
+use std::fs::File;
+use std::io::{BufRead, BufWriter, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crossmodal_index::{
-    AnnIndex, CellCodes, CodedRows, Container, FlatIndex, Ivf, IvfOptions, Metric, Neighbor, RowCodes, RowSet,
-    SearchOptions, Selection, Vectors,
+    AnnIndex, CellCodes, CodedRows, Container, FlatIndex, Graph, GraphOptions, IndexKind, Ivf, IvfOptions, Metric,
+    Neighbor, RowCodes, RowSet, SearchOptions, Selection, Vectors,
 };
 use crossmodal_kernels::team::Team;
 use crossmodal_kernels::{MappedFile, peak};
@@ -29,6 +30,7 @@ use serde_json::{Value, json};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
+/// What an order does, and its answer.
 type Order = fn(&mut Worker, &Value) -> Outcome<Value>;
 
 /// Every order by its name.
@@ -68,6 +70,7 @@ enum Index {
     Flat,
     Coded(CodedRows),
     Ivf(Box<Ivf>),
+    Graph(Box<Graph>),
 }
 
 impl Worker {
@@ -104,28 +107,43 @@ impl Worker {
                 let options = IvfOptions { cells: number(order, "cells"), codes };
                 Index::Ivf(Box::new(pool.install(|| Ivf::build(vectors, &options, &|_, _| {}, &|| false))?))
             }
+            "graph" => {
+                let defaults = GraphOptions::default();
+                let options = GraphOptions {
+                    degree: number(order, "degree").unwrap_or(defaults.degree),
+                    build_effort: number(order, "build_effort").unwrap_or(defaults.build_effort),
+                    threads: number(order, "threads").unwrap_or(defaults.threads),
+                };
+                Index::Graph(Box::new(Graph::build(vectors, &options, &|_, _| (), &|| false)?))
+            }
             other => return Err(format!("unknown kind {other:?}").into()),
         };
         Ok(json!({ "seconds": start.elapsed().as_secs_f64() }))
     }
 
     fn save(&mut self, order: &Value) -> Outcome<Value> {
-        let out = std::io::BufWriter::new(std::fs::File::create(text(order, "file")?)?);
+        let (file, start) = (text(order, "file")?, Instant::now());
+        let out = BufWriter::new(File::create(file)?);
         match &self.index {
-            Index::Coded(index) => drop(index.write(out, [0; 16])?),
-            Index::Ivf(index) => drop(index.write(out, [0; 16])?),
-            Index::Flat => return Err("there is no index to save".into()),
-        }
-        Ok(json!({ "bytes": std::fs::metadata(text(order, "file")?)?.len() }))
+            Index::Flat => return Err("a flat index has nothing to save".into()),
+            Index::Coded(index) => index.write(out, [0; 16])?,
+            Index::Ivf(index) => index.write(out, [0; 16])?,
+            Index::Graph(graph) => graph.write(out, [0; 16])?,
+        };
+        Ok(json!({ "seconds": start.elapsed().as_secs_f64(), "bytes": std::fs::metadata(file)?.len() }))
     }
 
     fn open(&mut self, order: &Value) -> Outcome<Value> {
         let start = Instant::now();
         let container = Container::open(MappedFile::open(Path::new(text(order, "file")?))?)?;
-        self.index = match text(order, "kind")? {
-            "int8" | "half" => Index::Coded(CodedRows::open(container)?),
-            "ivf" => Index::Ivf(Box::new(Ivf::open(container)?)),
-            other => return Err(format!("unknown kind {other:?}").into()),
+        self.index = match container.stamp().kind {
+            IndexKind::Graph => {
+                // Few rows of a query are scored exactly, wherever they lie.
+                self.rows.iter().for_each(|rows| rows.map.expect_single_reads());
+                Index::Graph(Box::new(Graph::open(container)?))
+            }
+            IndexKind::Ivf => Index::Ivf(Box::new(Ivf::open(container)?)),
+            IndexKind::Flat => Index::Coded(CodedRows::open(container)?),
         };
         Ok(json!({ "seconds": start.elapsed().as_secs_f64() }))
     }
@@ -191,6 +209,7 @@ impl Worker {
             }
             Index::Coded(index) => index.search(vectors, queries, options)?,
             Index::Ivf(index) => index.search(vectors, queries, options)?,
+            Index::Graph(graph) => graph.search(vectors, queries, options)?,
         })
     }
 

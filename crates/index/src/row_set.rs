@@ -35,6 +35,27 @@ impl RowSet {
         self.words.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
+    /// The number of members below `end`.
+    pub fn count_before(&self, end: u64) -> u64 {
+        let end = end.min(self.len);
+        let whole = (end / 64) as usize;
+        let rest = if end.is_multiple_of(64) { 0 } else { self.words[whole] & !(u64::MAX << (end % 64)) };
+        self.words[..whole].iter().map(|word| u64::from(word.count_ones())).sum::<u64>() + u64::from(rest.count_ones())
+    }
+
+    /// The members in order.
+    pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
+        self.words.iter().enumerate().flat_map(|(index, word)| {
+            let mut rest = *word;
+            std::iter::from_fn(move || {
+                let bit = u64::from(rest.trailing_zeros());
+                let found = (rest != 0).then_some(index as u64 * 64 + bit);
+                rest &= rest.wrapping_sub(1);
+                found
+            })
+        })
+    }
+
     /// Whether `row` is a member.
     pub fn contains(&self, row: u64) -> bool {
         row < self.len && self.words[(row / 64) as usize] >> (row % 64) & 1 == 1
@@ -143,6 +164,20 @@ mod tests {
         assert!(!set.contains(64) && !set.contains(100) && set.count() == 99);
         assert!(set.insert(64) && !set.insert(100));
         assert_eq!(set, RowSet::all(100));
+    }
+
+    #[test]
+    fn members_are_listed_and_counted_up_to_a_row() {
+        for len in [0, 1, 63, 64, 65, 300] {
+            let mut set = RowSet::none(len);
+            let members: Vec<u64> = (0..len).filter(|row| row % 7 == 3 || row % 64 == 63).collect();
+            members.iter().for_each(|row| assert!(set.insert(*row)));
+            assert_eq!(set.iter().collect::<Vec<_>>(), members);
+            for end in 0..len + 70 {
+                let expected = members.iter().filter(|row| **row < end).count() as u64;
+                assert_eq!(set.count_before(end), expected, "{end} of {len}");
+            }
+        }
     }
 
     #[test]

@@ -132,6 +132,11 @@ impl GroupedTopK {
         Self { k, best: HashMap::new(), order: BTreeSet::new() }
     }
 
+    /// The worst of the kept groups' best rows, once `k` groups are kept.
+    pub fn bound(&self) -> Option<Ranked> {
+        self.order.first().filter(|_| self.best.len() == self.k).map(|worst| worst.0)
+    }
+
     /// Offers one row of a group.
     #[inline]
     pub fn push(&mut self, score: f32, row: u64, group: i64) {

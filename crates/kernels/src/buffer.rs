@@ -17,6 +17,8 @@ pub unsafe trait Number: Copy + Send + Sync + 'static {}
 unsafe impl Number for f32 {}
 // SAFETY: as above.
 unsafe impl Number for i8 {}
+// SAFETY: as above.
+unsafe impl Number for u32 {}
 
 /// A fixed number of elements, zero at first.
 ///

@@ -6,6 +6,7 @@
 pub mod activation;
 pub mod attention;
 mod buffer;
+pub mod codes;
 pub mod distance;
 mod mapped;
 mod matrix;
