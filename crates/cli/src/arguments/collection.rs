@@ -71,7 +71,7 @@ pub struct InfoArguments {
 Examples:
   crossmodal collection list photos.cm
   crossmodal collection list photos.cm --limit 100 --after 100
-  crossmodal collection list photos.cm --filter-by 'year>=2020' --filter-by 'caption~%dog%'
+  crossmodal collection list photos.cm --filter 'year >= 2020 and caption like dog%'
 
 JSON: {items: [{key, id, path, modality, size, metadata}], next}; `next` is the value for --after, or null at the end")]
 pub struct ListArguments {
@@ -84,10 +84,8 @@ pub struct ListArguments {
     /// Only items after this key: the last one of the page before
     #[arg(long, value_name = "KEY")]
     pub after: Option<i64>,
-    /// Only items whose metadata satisfies this: KEY=VALUE, KEY!=VALUE, KEY<VALUE, KEY<=VALUE, KEY>VALUE, KEY>=VALUE,
-    /// KEY~PATTERN (% is any text) or KEY (is present); `@id`, `@uri`, `@size` and `@modality` are the item's own.
-    /// Several must all hold
-    #[arg(long, value_name = "CONDITION")]
+    /// Only items that satisfy a condition: `year >= 2020 and tag in (a, b)`, see docs/filters.md. Several must all hold
+    #[arg(long = "filter", value_name = "FILTER")]
     pub filter_by: Vec<String>,
 }
 

@@ -29,9 +29,10 @@ fn items_are_listed_in_pages() {
     let text = home.run("collection list --collection c --limit 0").expect(0).stdout;
     assert!(text.contains("pics/00004.bmp"), "{text}");
     let some =
-        home.run_arguments(["collection", "list", "c", "--filter-by", "@id~%0003.bmp", "--json"]).expect(0).json();
+        home.run_arguments(["collection", "list", "c", "--filter", "name like %0003.bmp", "--json"]).expect(0).json();
     assert_eq!(some["items"].as_array().unwrap().len(), 1);
-    home.run("collection list c --filter-by =3").expect(2);
+    let refused = home.run_arguments(["collection", "list", "c", "--filter", "size > big"]).expect(2);
+    assert!(refused.stderr.contains("  size > big\n         ^^^"), "{}", refused.stderr);
     let all = home.run("collection list c --limit 18446744073709551615 --json").expect(0).json();
     assert_eq!(all["items"].as_array().unwrap().len(), 5);
 }

@@ -35,8 +35,8 @@ const MAX_MARKS: usize = 60;
 impl fmt::Display for FilterSyntaxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Json { pointer, reason } if pointer.is_empty() => write!(f, "filter: {reason}"),
-            Self::Json { pointer, reason } => write!(f, "filter at {pointer}: {reason}"),
+            Self::Json { pointer, reason } if pointer.is_empty() => f.write_str(reason),
+            Self::Json { pointer, reason } => write!(f, "at {pointer}: {reason}"),
             Self::Text { text, start, end, reason } => {
                 // Places lie between characters; a caller's own error may not.
                 let (before, rest) = split(text, *start);
@@ -50,7 +50,7 @@ impl fmt::Display for FilterSyntaxError {
                 let line = format!("{lead}{before}{shown}{behind}").replace(char::is_control, " ");
                 let indent = " ".repeat(lead.chars().count() + before.chars().count());
                 let marks = "^".repeat(shown.chars().count().max(1));
-                write!(f, "filter: {reason}\n  {line}\n  {indent}{marks}")
+                write!(f, "{reason}\n  {line}\n  {indent}{marks}")
             }
         }
     }

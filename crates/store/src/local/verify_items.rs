@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::attributes::{Attribute, EVERY_PATH, attributes};
 use super::item_tables::create_tables;
@@ -47,7 +47,6 @@ pub(super) fn compare(connection: &Connection) -> Result<Disagreements, StoreErr
     let mut attribute_sums = attribute_sums(connection)?;
     let mut text_sums = Sums::new();
     add_text_sums(connection, &mut text_sums, 1)?;
-    let mut names = HashMap::new();
     let sql = format!("SELECT {ITEM_COLUMNS}, i.checksum FROM items i ORDER BY i.key");
     let mut statement = connection.prepare(&sql)?;
     let mut rows = statement.query([])?;
@@ -66,17 +65,23 @@ pub(super) fn compare(connection: &Connection) -> Result<Disagreements, StoreErr
         if some.len() == ITEMS_AT_ONCE {
             subtract_texts(&mut text_sums, &mut some)?;
         }
-        names.insert(key, item.id);
     }
     subtract_texts(&mut text_sums, &mut some)?;
-    let disagreeing = |sums: Sums| {
-        let keys = sums.into_iter().filter(|(_, sum)| *sum != 0).map(|(key, _)| key);
-        let name = |key| names.get(&key).cloned().unwrap_or_else(|| format!("of the missing key {key}"));
-        let mut names: Vec<_> = keys.map(name).collect();
-        names.sort();
-        names
+    let (attributes, texts) = (disagreeing(connection, attribute_sums)?, disagreeing(connection, text_sums)?);
+    Ok(Disagreements { attributes, texts })
+}
+
+/// The ids of the items whose sums don't come out even, sorted.
+fn disagreeing(connection: &Connection, sums: Sums) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare("SELECT id FROM items WHERE key = ?1")?;
+    let mut name = |key: i64| {
+        let id = statement.query_row([key], |row| row.get(0)).optional()?;
+        Ok(id.unwrap_or_else(|| format!("of the missing key {key}")))
     };
-    Ok(Disagreements { attributes: disagreeing(attribute_sums), texts: disagreeing(text_sums) })
+    let keys = sums.into_iter().filter(|(_, sum)| *sum != 0);
+    let mut names = keys.map(|(key, _)| name(key)).collect::<rusqlite::Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names)
 }
 
 fn sound_item(row: &rusqlite::Row<'_>) -> Option<Item> {
