@@ -25,8 +25,7 @@ use std::rc::Rc;
 
 use rayon::prelude::*;
 
-use self::bank::dot;
-pub(crate) use self::bank::{Bank, normalised};
+pub(crate) use self::bank::{Bank, dot, normalised};
 
 /// Items that statistics are made of.
 pub(crate) const SAMPLE: usize = 1024;
