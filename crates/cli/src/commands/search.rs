@@ -269,6 +269,17 @@ impl Results {
             collection: arguments.collection.display().to_string(),
             model: model.to_string(),
             seconds: self.seconds,
+            scores: match arguments.mode {
+                SearchMode::Vector => {
+                    format!("Scores are cosines between the query and each picture, as {model} sees them.")
+                }
+                SearchMode::Text => {
+                    "Scores tell how well the texts of each picture have the query's words (BM25).".into()
+                }
+                SearchMode::Hybrid => format!(
+                    "Scores join how near each picture is to the query, as {model} sees it, and how well its texts have the query's words."
+                ),
+            },
             first: arguments.offset + 1,
             hits: self.found.iter().flatten().map(page_hit).collect(),
         }
