@@ -12,13 +12,15 @@ import datetime
 import json
 
 import filtered
+import flat
 import graph
+import ivf
 import machine
 import memory
 import settings
 
 #: name -> module, in the order of the report
-PARTS = {"graph": graph, "filtered": filtered, "memory": memory}
+PARTS = {"graph": graph, "filtered": filtered, "memory": memory, "flat": flat, "ivf": ivf}
 
 
 def samples_file(quick):

@@ -10,6 +10,7 @@
 //! {"order": "search", "k": k, "effort": e, "threads": t, "queries": n, "repeat": r, "alone": false, "output": FILE}
 //!     the first n queries, r times, all in one call or each alone; writes the row numbers found (u32, k a query)  -> {"seconds": s of one time}
 //! {"order": "release"}                gives the vectors' pages back, which are mapped again when needed -> as memory
+//! {"order": "probe", "threads": t}                                                -> {"bandwidth": GB/s read}
 //! {"order": "memory"}                                                             -> {"resident": bytes, ...}
 //! ```
 #![allow(clippy::print_stdout)]
@@ -18,13 +19,14 @@ use std::error::Error;
 use std::fs::File;
 use std::io::{BufRead, BufWriter, Write};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossmodal_index::{
     AnnIndex, AnyIndex, CellCodes, CodedRows, Container, FlatIndex, Graph, GraphOptions, Ivf, IvfOptions, Metric,
     Neighbor, RowCodes, RowSet, SearchOptions, Selection, Vectors,
 };
-use crossmodal_kernels::MappedFile;
+use crossmodal_kernels::team::Team;
+use crossmodal_kernels::{MappedFile, peak};
 use serde_json::{Value, json};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -39,6 +41,7 @@ const ORDERS: &[(&str, Order)] = &[
     ("open", Worker::open),
     ("select", Worker::select),
     ("search", Worker::search),
+    ("probe", Worker::probe),
     ("memory", Worker::memory),
     ("release", Worker::release),
 ];
@@ -202,6 +205,11 @@ impl Worker {
             rows.map.release(0..rows.map.len());
         }
         self.memory(order)
+    }
+
+    fn probe(&mut self, order: &Value) -> Outcome<Value> {
+        let team = Team::new(number(order, "threads").unwrap_or(1));
+        Ok(json!({ "bandwidth": peak::bandwidth(&team.session(), Duration::from_millis(300)) }))
     }
 
     fn memory(&mut self, _: &Value) -> Outcome<Value> {

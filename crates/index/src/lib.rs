@@ -14,6 +14,8 @@ mod graph;
 mod ivf;
 mod metric;
 mod row_set;
+#[cfg(test)]
+mod testing;
 mod top_k;
 
 pub use ann::{AnnIndex, BuildControl, IndexInfo, IndexKind, SearchOptions, Vectors};

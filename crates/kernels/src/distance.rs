@@ -11,6 +11,10 @@ use rten_simd::{Isa, SimdOp};
 const TILE_QUERIES: usize = 4;
 const TILE_ROWS: usize = 3;
 
+/// Values of a cache line.
+#[cfg(target_arch = "x86_64")]
+const LINE: usize = 16;
+
 /// What is computed for a pair of vectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PairOp {
@@ -86,8 +90,27 @@ pub fn score_selected_rows(
     queries: &[&[f32]],
     out: &mut [f32],
 ) {
-    let row = |i: usize| &rows[indices[i] as usize * dimension..][..dimension];
+    let row = |i: usize| {
+        // Rows that aren't neighbours come from memory one by one: the next one is asked for while this one is scored.
+        if let Some(next) = indices.get(i + 1) {
+            prefetch(&rows[*next as usize * dimension..][..dimension]);
+        }
+        &rows[indices[i] as usize * dimension..][..dimension]
+    };
     score(op, dimension, indices.len(), row, queries, out);
+}
+
+/// Brings a row into the cache.
+#[inline(always)]
+fn prefetch(row: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in row.chunks(LINE) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every processor of this kind has the instruction, and it may be given any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = row;
 }
 
 fn one_pair(op: PairOp, a: &[f32], b: &[f32]) -> f32 {

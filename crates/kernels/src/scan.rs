@@ -126,12 +126,40 @@ fn half_plain(row: &[u16], query: &[f32]) -> f32 {
     row.iter().zip(query).map(|(code, x)| f16::from_bits(*code).to_f32() * x).sum()
 }
 
+/// Lists the places where a value may reach its floor: where it isn't less than `floors[place] + offset`, so also where one of them is
+/// no number.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn reaching(values: &[f32], floors: &[f32], offset: f32, out: &mut Vec<u32>) {
+    assert_eq!(values.len(), floors.len(), "shapes don't fit");
+    out.clear();
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: AVX2 is there.
+        unsafe { avx2::reaching(values, floors, offset, out) };
+        return;
+    }
+    reaching_plain(values, floors, offset, 0, out);
+}
+
+#[inline]
+fn reaching_plain(values: &[f32], floors: &[f32], offset: f32, first: usize, out: &mut Vec<u32>) {
+    for (place, (value, floor)) in (first as u32..).zip(values.iter().zip(floors)) {
+        let below = *value < floor + offset;
+        if !below {
+            out.push(place);
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::{
-        _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_add_epi32, _mm256_add_ps, _mm256_cvtepi8_epi16,
-        _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_setzero_ps,
-        _mm256_setzero_si256, _mm256_storeu_ps, _mm256_storeu_si256,
+        _CMP_NLT_UQ, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_add_epi32, _mm256_add_ps, _mm256_cmp_ps,
+        _mm256_cvtepi8_epi16, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16,
+        _mm256_movemask_ps, _mm256_or_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_storeu_ps,
+        _mm256_storeu_si256,
     };
 
     /// Bytes ahead of a scan that are asked for: memory answers in some hundred nanoseconds, and the processor's own prefetching stops at
@@ -164,6 +192,35 @@ mod avx2 {
         // SAFETY: eight integers.
         unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), _mm256_add_epi32(sums[0], sums[1])) };
         lanes.iter().fold(super::int8_plain(rest, levels), |sum, lane| sum.wrapping_add(*lane))
+    }
+
+    /// As [`super::reaching`], for a list that is empty.
+    ///
+    /// # Safety
+    /// The processor has AVX2.
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn reaching(values: &[f32], floors: &[f32], offset: f32, out: &mut Vec<u32>) {
+        let offsets = _mm256_set1_ps(offset);
+        let (chunks, rest) = values.as_chunks::<32>();
+        let (floor_chunks, floor_rest) = floors.as_chunks::<32>();
+        for (number, (values, floors)) in chunks.iter().zip(floor_chunks).enumerate() {
+            let mut masks = [_mm256_setzero_ps(); 4];
+            for (quarter, mask) in masks.iter_mut().enumerate() {
+                // SAFETY: eight values and eight floors from each quarter of thirty-two.
+                let (value, floor) = unsafe {
+                    (
+                        _mm256_loadu_ps(values.as_ptr().add(quarter * 8)),
+                        _mm256_loadu_ps(floors.as_ptr().add(quarter * 8)),
+                    )
+                };
+                *mask = _mm256_cmp_ps::<_CMP_NLT_UQ>(value, _mm256_add_ps(floor, offsets));
+            }
+            let [a, b, c, d] = masks;
+            if _mm256_movemask_ps(_mm256_or_ps(_mm256_or_ps(a, b), _mm256_or_ps(c, d))) != 0 {
+                super::reaching_plain(values, floors, offset, number * 32, out);
+            }
+        }
+        super::reaching_plain(rest, floor_rest, offset, values.len() - rest.len(), out);
     }
 
     /// The sum of the products of half-precision codes and a query.
@@ -265,6 +322,23 @@ mod tests {
                     .collect();
                 let bound = 1e-5 * (width as f64).sqrt() * 4.0;
                 assert!((f64::from(*found) - exact(&back, &query)).abs() < bound, "{width} row {row}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_reaches_its_floor_is_listed() {
+        for length in (0..100).chain([1000]) {
+            let (mut values, mut floors) = (numbers(length, 1), numbers(length, 2));
+            values.iter_mut().skip(5).step_by(41).for_each(|x| *x = f32::NAN);
+            floors.iter_mut().skip(9).step_by(37).for_each(|x| *x = f32::NAN);
+            floors.iter_mut().skip(7).step_by(31).for_each(|x| *x = f32::NEG_INFINITY);
+            for offset in [0.0, 3.0, -3.9, f32::NAN, f32::INFINITY] {
+                let below = |i: usize| values[i] < floors[i] + offset;
+                let expected: Vec<u32> = (0..length).filter(|i| !below(*i)).map(|i| i as u32).collect();
+                let mut found = vec![9];
+                reaching(&values, &floors, offset, &mut found);
+                assert_eq!(found, expected, "{length} {offset}");
             }
         }
     }

@@ -4,9 +4,11 @@
 //! the true inner product; a row is passed over only where the bounds leave no doubt that its exact score is below the worst kept one. All
 //! others (few more than those that are kept) are scored exactly.
 
+use std::sync::atomic::{AtomicI32, Ordering};
+
 use crossmodal_kernels::product::{PackedLinear, Product};
 use crossmodal_kernels::team::Crew;
-use crossmodal_kernels::{Matrix, distance};
+use crossmodal_kernels::{Matrix, distance, scan};
 
 use super::{Chunk, FlatIndex, Worker};
 use crate::Metric;
@@ -20,8 +22,6 @@ const ROWS_PER_RESULT: u64 = 32;
 const MOST_VALUES: usize = 1 << 16;
 /// Queries of one product: its results for a chunk stay in the second-level cache.
 const COLUMNS: usize = 256;
-/// Queries whose products are compared with their floors together.
-const LANES: usize = 16;
 
 /// Queries as the weights of a product.
 #[derive(Debug)]
@@ -35,6 +35,20 @@ pub(super) struct Batch<'a> {
     longest: f32,
     /// What the rounding errors of a product and of a score are at most, together, as a share of the product of the lengths.
     doubt: f32,
+    /// The product that each query's next result has to reach, without the row's part in it: the greatest that a part of the work knows
+    /// of, as an integer of the same order.
+    floors: Vec<AtomicI32>,
+}
+
+/// A number as an integer: greater numbers are greater integers, and NaN is beyond infinity or negative infinity.
+fn ordered(x: f32) -> i32 {
+    let bits = x.to_bits() as i32;
+    bits ^ ((bits >> 31) as u32 >> 1) as i32
+}
+
+/// The number that [`ordered`] was given.
+fn unordered(bits: i32) -> f32 {
+    f32::from_bits((bits ^ ((bits >> 31) as u32 >> 1) as i32) as u32)
 }
 
 /// Buffers of a thread.
@@ -42,10 +56,11 @@ pub(super) struct Batch<'a> {
 pub(super) struct Scratch {
     rows: Matrix,
     products: Matrix,
-    /// The product that each query's next result has to reach, without the row's part in it.
+    /// As those of the batch, for one chunk.
     floors: Vec<f32>,
     /// The row's part.
     offsets: Vec<f32>,
+    places: Vec<u32>,
 }
 
 impl<'a> Batch<'a> {
@@ -63,7 +78,8 @@ impl<'a> Batch<'a> {
         // A sum of n products in any order is off by at most about n / 2^24 of the sum of their magnitudes, which is at most the product
         // of the lengths. Two such sums, the lengths' own errors, and as much again to be safe.
         let doubt = 4.0 * (dimension as f32 + 16.0) * (f32::EPSILON / 2.0);
-        Self { metric, queries, packed, squares, longest, doubt }
+        let floors = queries.iter().map(|_| AtomicI32::new(ordered(f32::NEG_INFINITY))).collect();
+        Self { metric, queries, packed, squares, longest, doubt, floors }
     }
 
     /// What a query's products must reach, without the row's part, for a score of `floor`.
@@ -103,30 +119,24 @@ impl<'a> Batch<'a> {
             scratch.rows.row_mut(i).copy_from_slice(row);
             scratch.offsets.push(self.offset(distance::dot(row, row)));
         }
-        if scratch.floors.is_empty() {
-            let tops = tops.iter().enumerate();
-            scratch.floors.extend(tops.map(|(query, top)| self.product_floor(query, top.floor())));
-        }
+        scratch.floors.clear();
+        scratch.floors.extend(self.floors.iter().map(|floor| unordered(floor.load(Ordering::Relaxed))));
         for first in (0..tops.len()).step_by(COLUMNS) {
             let columns = first..tops.len().min(first + COLUMNS);
             Product::of(&self.packed).only(columns.clone()).run(Crew::Solo, &scratch.rows, &mut scratch.products);
             for (i, offset) in scratch.offsets.iter().enumerate() {
-                let products = scratch.products.row(i).chunks(LANES);
-                let floors = scratch.floors[first..].chunks_mut(LANES);
-                for (lane, (products, floors)) in products.zip(floors).enumerate() {
-                    if !may_reach(products, floors, *offset) {
-                        continue;
-                    }
-                    for (at, product) in products.iter().enumerate() {
-                        // Written so that what isn't a number is scored.
-                        if *product < floors[at] + offset {
-                            continue;
-                        }
-                        let query = first + lane * LANES + at;
-                        let row = row_at(i);
-                        let values = &chunk.values[row * dimension..][..dimension];
-                        tops[query].push(self.metric.score(values, self.queries[query]), chunk.first_row + row as u64);
-                        floors[at] = self.product_floor(query, tops[query].floor());
+                let floors = &mut scratch.floors[columns.clone()];
+                scan::reaching(scratch.products.row(i), floors, *offset, &mut scratch.places);
+                for place in &scratch.places {
+                    let (query, row) = (first + *place as usize, row_at(i));
+                    let values = &chunk.values[row * dimension..][..dimension];
+                    tops[query].push(self.metric.score(values, self.queries[query]), chunk.first_row + row as u64);
+                    let floor = self.product_floor(query, tops[query].floor());
+                    // Another part of the work may know of better results.
+                    let known = &mut floors[*place as usize];
+                    if ordered(floor) > ordered(*known) {
+                        *known = floor;
+                        self.floors[query].fetch_max(ordered(floor), Ordering::Relaxed);
                     }
                 }
             }
@@ -134,18 +144,14 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Whether any of the products may reach its floor.
-#[inline]
-fn may_reach(products: &[f32], floors: &[f32], offset: f32) -> bool {
-    let reach = |product: &f32, floor: &f32| {
-        let below = *product < *floor + offset;
-        u32::from(!below)
-    };
-    match (<&[f32; LANES]>::try_from(products), <&[f32; LANES]>::try_from(floors)) {
-        // Of known length and without an early end, so that it becomes a few vector instructions.
-        (Ok(products), Ok(floors)) => {
-            products.iter().zip(floors).fold(0, |any, (product, floor)| any | reach(product, floor)) != 0
-        }
-        _ => products.iter().zip(floors).any(|(product, floor)| reach(product, floor) != 0),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_have_the_order_of_numbers() {
+        let numbers = [f32::NEG_INFINITY, -3.5, -1e-40, -0.0, 0.0, 1e-40, 1.0, 2.5, f32::INFINITY, f32::NAN];
+        assert!(numbers.map(ordered).is_sorted_by(|a, b| a < b));
+        numbers.iter().for_each(|x| assert_eq!(unordered(ordered(*x)).to_bits(), x.to_bits()));
     }
 }

@@ -273,3 +273,103 @@ impl AnnIndex for CodedRows {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{self, values};
+    use crate::{RowSet, Selection};
+
+    const DIMENSION: usize = 48;
+
+    fn rows(metric: Metric, count: usize) -> Vec<f32> {
+        let mut rows = values(3, count * DIMENSION);
+        for (number, row) in rows.chunks_exact_mut(DIMENSION).enumerate() {
+            let scale = [1.0, 1e-3, 20.0][number % 3];
+            row.iter_mut().for_each(|x| *x *= scale);
+            if metric == Metric::Cosine {
+                distance::normalize(row);
+            }
+        }
+        rows
+    }
+
+    fn exact(vectors: Vectors<'_>, queries: &[&[f32]], options: &SearchOptions<'_>) -> Vec<Vec<Neighbor>> {
+        let index = FlatIndex::new(DIMENSION, vectors.metric(), &[vectors.values()]).unwrap();
+        index.search(queries, options.k, options.selection).unwrap()
+    }
+
+    #[test]
+    fn equal_exact_search() {
+        for metric in Metric::ALL {
+            for codes in RowCodes::ALL {
+                let rows = rows(metric, 4000);
+                let vectors = Vectors::new(DIMENSION, metric, &rows).unwrap();
+                let built = CodedRows::build(vectors.prefix(1500), codes).unwrap().extend(vectors).unwrap();
+                let opened = CodedRows::open(testing::container(&built.write(Vec::new(), [1; 16]).unwrap()).unwrap());
+                let opened = opened.unwrap();
+                opened.check().unwrap();
+                assert_eq!((opened.info(), opened.info().rows), (built.info(), 4000));
+                let mut most = RowSet::all(4000);
+                (0..4000).step_by(3).for_each(|row| most.remove(row));
+                let few = RowSet::all(70);
+                let groups: Vec<i64> = (0..4000).map(|row| row / 11).collect();
+                let one_group: Vec<i64> = (0..4000).map(|row| i64::from(row < 20) * row).collect();
+                for allowed in [None, Some(&most), Some(&few)] {
+                    for groups in [None, Some(&groups[..]), Some(&one_group[..])] {
+                        let options = SearchOptions { k: 10, effort: None, selection: Selection { allowed, groups } };
+                        for query in 0..20 {
+                            let query = values(100 + query, DIMENSION);
+                            let expected = exact(vectors, &[&query], &options);
+                            for index in [&built, &opened] {
+                                assert_eq!(
+                                    index.search(vectors, &[&query], &options).unwrap(),
+                                    expected,
+                                    "{metric} {codes:?}"
+                                );
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn few_rows_and_many_queries_work() {
+        for count in [0, 1, 5, 700] {
+            let rows = rows(Metric::Cosine, count);
+            let vectors = Vectors::new(DIMENSION, Metric::Cosine, &rows).unwrap();
+            let index = CodedRows::build(vectors, RowCodes::Int8).unwrap();
+            let queries: Vec<Vec<f32>> = (0..30).map(|query| values(100 + query, DIMENSION)).collect();
+            let queries: Vec<&[f32]> = queries.iter().map(Vec::as_slice).collect();
+            for number in [1, 3, 30] {
+                let options = SearchOptions { k: 3, ..Default::default() };
+                let expected = exact(vectors, &queries[..number], &options);
+                assert_eq!(index.search(vectors, &queries[..number], &options).unwrap(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn damage_and_other_rows_are_refused() {
+        let rows = rows(Metric::Euclidean, 300);
+        let vectors = Vectors::new(DIMENSION, Metric::Euclidean, &rows).unwrap();
+        let whole = CodedRows::build(vectors, RowCodes::Int8).unwrap().write(Vec::new(), [1; 16]).unwrap();
+        let used: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] != 0).collect();
+        for at in used.iter().step_by(97) {
+            let mut bytes = whole.clone();
+            bytes[*at] ^= 0x81;
+            let opened = testing::container(&bytes).and_then(CodedRows::open);
+            let Ok(index) = opened else { continue };
+            assert!(index.check().is_err(), "byte {at}");
+            let found = index.search(vectors, &[&[1.0; DIMENSION]], &SearchOptions { k: 5, ..Default::default() });
+            assert!(found.unwrap()[0].iter().all(|neighbor| neighbor.row < 300));
+        }
+        let index = CodedRows::open(testing::container(&whole).unwrap()).unwrap();
+        let options = SearchOptions { k: 5, ..Default::default() };
+        let fewer = index.search(vectors.prefix(299), &[&[1.0; DIMENSION]], &options);
+        assert!(matches!(fewer, Err(IndexError::OtherRows { .. })));
+        assert!(matches!(index.extend(vectors.prefix(299)), Err(IndexError::OtherRows { .. })));
+    }
+}

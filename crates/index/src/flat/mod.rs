@@ -217,15 +217,7 @@ impl Scratch {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn values(seed: u64, n: usize) -> Vec<f32> {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let mut next = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-        };
-        (0..n).map(|_| next()).collect()
-    }
+    use crate::testing::values;
 
     struct Case {
         metric: Metric,
@@ -298,6 +290,56 @@ mod tests {
                 for k in [0, 1, 10, 1000] {
                     Case::new(metric, dimension, rows, queries).check(k);
                 }
+            }
+        }
+    }
+
+    /// Enough queries and rows for matrix products, in several parts of the work, and more than a product's columns.
+    #[test]
+    fn batches_equal_sorting_everything() {
+        for metric in Metric::ALL {
+            for (dimension, rows, queries) in [(1, 400, 17), (5, 3000, 16), (33, 9000, 40), (64, 3000, 300)] {
+                let mut case = Case::new(metric, dimension, rows, queries);
+                assert!(Batch::worth_it(&FlatIndex::new(dimension, metric, &[&case.rows]).unwrap(), queries, 10));
+                case.check(10);
+                // Lengths far apart, where the bounds of the rounding error are wide for some rows.
+                if metric != Metric::Cosine {
+                    for (number, row) in case.rows.chunks_mut(dimension).enumerate() {
+                        let scale = [1.0, 1e-6, 300.0, 1e15, 0.0][number * 7 % 5];
+                        row.iter_mut().for_each(|x| *x *= scale);
+                    }
+                    case.queries.iter_mut().step_by(3).for_each(|query| query.iter_mut().for_each(|x| *x *= 1e4));
+                    case.check(10);
+                }
+                let mut allowed = RowSet::none(rows as u64);
+                (0..rows as u64).filter(|row| row % 3 == 0 || row / 500 == 2).for_each(|row| {
+                    allowed.insert(row);
+                });
+                case.allowed = Some(allowed);
+                case.check(5);
+                case.groups = Some((0..rows as i64).map(|row| row / 7).collect());
+                case.check(5);
+            }
+        }
+    }
+
+    #[test]
+    fn batches_and_single_queries_agree_on_what_is_no_number() {
+        for metric in Metric::ALL {
+            let mut case = Case::new(metric, 6, 2000, 20);
+            for (at, value) in
+                [(3, f32::NAN), (700, f32::INFINITY), (901, f32::NEG_INFINITY), (5000, 3e38), (7001, -3e38)]
+            {
+                case.rows[at] = value;
+            }
+            if metric != Metric::Cosine {
+                case.queries[4].fill(2e38);
+                case.queries[5].fill(0.0);
+            }
+            let together = case.search(&[&case.rows], 12);
+            let index = FlatIndex::new(6, metric, &[&case.rows]).unwrap();
+            for (query, together) in case.queries.iter().zip(&together) {
+                assert_eq!(index.search(&[query], 12, Selection::default()).unwrap()[0], *together, "{metric}");
             }
         }
     }

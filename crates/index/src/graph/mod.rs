@@ -10,6 +10,7 @@
 //! are longer are taken as if they weren't, and are found less surely; lengths that differ by orders of magnitude make codes coarse.
 
 mod build;
+mod calibrate;
 mod file;
 mod nodes;
 mod pool;
@@ -126,7 +127,8 @@ struct Arrays<'a> {
 }
 
 impl Graph {
-    /// Builds a graph over all rows. The result is the same for any number of threads. `progress` is told nodes done and all of them, `cancel` is
+    /// Builds a graph over all rows. The result is the same for any number of threads. The default effort is the one that found 98.5 % of the ten
+    /// nearest neighbours of sampled rows. `progress` is told nodes done and all of them, `cancel` is
     /// asked every few thousand rows.
     ///
     /// # Errors
@@ -146,7 +148,7 @@ impl Graph {
     }
 
     /// A graph over all of `vectors`, whose first rows are those that this one covers: the others are added to a copy. Where that more than
-    /// doubles the rows, a new graph is built.
+    /// doubles the rows, a new graph is built. Degree and default effort stay those of this one.
     ///
     /// # Errors
     /// As [`Graph::build`]; rows of another shape than this graph was built over, or fewer.
@@ -187,14 +189,20 @@ impl Graph {
             Linker::new(&nodes, linked, old_pivots, quantiser.length(), options.degree, options.build_effort);
         linker.link(old_nodes, watch)?;
         let links = linker.finish();
-        let shape = Shape {
+        let mut shape = Shape {
             rows: vectors.rows() as usize,
             nodes: nodes.starts.len() - 1,
             pivots: nodes.pivots.len(),
             degree: options.degree,
             build_effort: options.build_effort,
-            default_effort: 64,
+            default_effort: 0,
         };
+        let view = memory_view(shape, quantiser.length(), &nodes, &links);
+        let code_of = |node: u32| {
+            quantiser.encode_query(vectors.row(u64::from(nodes.rows[nodes.starts[node as usize] as usize])))
+        };
+        shape.default_effort =
+            old.map_or_else(|| calibrate::default_effort(view, code_of), |old| old.shape.default_effort);
         Ok(Self { metric: vectors.metric(), shape, quantiser, storage: Storage::Memory { nodes, links } })
     }
 
@@ -202,16 +210,7 @@ impl Graph {
         let (shape, length) = (self.shape, self.quantiser.length());
         match &self.storage {
             Storage::Memory { nodes, links } => Arrays {
-                view: View {
-                    nodes: shape.nodes,
-                    length,
-                    degree: shape.degree,
-                    codes: &nodes.codes,
-                    heights: &nodes.heights,
-                    links,
-                    pivots: &nodes.pivots,
-                    pivot_codes: &nodes.pivot_codes,
-                },
+                view: memory_view(shape, length, nodes, links),
                 starts: &nodes.starts,
                 rows: &nodes.rows,
                 node_of: &nodes.node_of,
@@ -234,6 +233,20 @@ impl Graph {
             return Err(IndexError::OtherRows { reason });
         }
         Ok(())
+    }
+}
+
+/// Arrays in memory.
+fn memory_view<'a>(shape: Shape, length: usize, nodes: &'a Nodes, links: &'a [u32]) -> View<'a> {
+    View {
+        nodes: shape.nodes,
+        length,
+        degree: shape.degree,
+        codes: &nodes.codes,
+        heights: &nodes.heights,
+        links,
+        pivots: &nodes.pivots,
+        pivot_codes: &nodes.pivot_codes,
     }
 }
 

@@ -96,6 +96,11 @@ impl Seen {
         self.words.resize(nodes.div_ceil(64), 0);
     }
 
+    /// Whether a node was seen.
+    pub(super) fn contains(&self, node: u32) -> bool {
+        self.words.get(node as usize / 64).is_some_and(|word| word >> (node % 64) & 1 == 1)
+    }
+
     /// Whether a node is seen for the first time. Nodes that don't exist never are.
     #[inline]
     pub(super) fn insert(&mut self, node: u32) -> bool {
@@ -162,7 +167,10 @@ mod tests {
         for nodes in [1, 64, 65, 1000, 10] {
             seen.reset(nodes);
             for node in (0..nodes as u32).step_by(3) {
-                assert!(seen.insert(node) && !seen.insert(node), "{node} of {nodes}");
+                assert!(
+                    !seen.contains(node) && seen.insert(node) && !seen.insert(node) && seen.contains(node),
+                    "{node} of {nodes}"
+                );
             }
             assert!(!seen.insert(u32::MAX));
         }

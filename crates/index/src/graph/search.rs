@@ -13,6 +13,10 @@ use crate::{FlatIndex, GroupedTopK, IndexError, Neighbor, SearchOptions, Selecti
 
 /// Rows that are scanned at a time.
 const SCAN_BLOCK: usize = 256;
+/// A walk that keeps selected rows only begins at so many pivots: what is selected may lie far from the query, among clusters that are hardly linked.
+const SELECTED_ENTRIES: usize = 128;
+/// The least default effort of such a walk.
+const LEAST_SELECTED_EFFORT: usize = 96;
 /// A walk that meets a selected row only now and then looks at about so many nodes for each place of its pool and step between selected rows; scanning
 /// is chosen where it looks at fewer.
 const WALK_COST: u64 = 8;
@@ -35,7 +39,13 @@ pub(super) fn search(
         return Ok(vec![Vec::new(); queries.len()]);
     }
     let k = options.k.min(selected as usize);
-    let effort = options.effort.unwrap_or(graph.shape.default_effort).clamp(k, (rows as usize).max(k));
+    let whole = selected == rows && options.selection.groups.is_none();
+    let default_effort = match graph.shape.default_effort.max(2 * k) {
+        effort if whole => effort,
+        // What is selected may lie far from the query, where more must be looked at.
+        effort => (2 * effort).max(LEAST_SELECTED_EFFORT),
+    };
+    let effort = options.effort.unwrap_or(default_effort).clamp(k, (rows as usize).max(k));
     let search = Search { graph, arrays: graph.arrays(), vectors, selection: options.selection, selected, k, effort };
     match &prepared[..] {
         [query] => Ok(vec![search.one(query)?]),
@@ -119,7 +129,7 @@ impl Search<'_> {
         let Scratch { pool, results, seen, fresh, distances } = scratch;
         let view = self.arrays.view;
         seen.reset(view.nodes);
-        pool.reset(8);
+        pool.reset(SELECTED_ENTRIES);
         view.enter(target, pool, &mut super::walk::Entry { seen, distances });
         let mut keep = Keep::new(self, results);
         let mut frontier: BinaryHeap<Reverse<(u32, u32)>> = BinaryHeap::new();

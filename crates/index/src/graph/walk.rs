@@ -73,7 +73,7 @@ impl<'a> View<'a> {
     }
 
     #[inline]
-    fn add_heights(&self, target: Target<'_>, nodes: &[u32], out: &mut [u32]) {
+    pub(super) fn add_heights(&self, target: Target<'_>, nodes: &[u32], out: &mut [u32]) {
         if !self.heights.is_empty() {
             for (distance, node) in out.iter_mut().zip(nodes) {
                 let height = self.heights.get(*node as usize).copied().unwrap_or(0);
@@ -90,7 +90,7 @@ impl<'a> View<'a> {
         codes::squared_distances_of_all(target.levels, &self.pivot_codes[..count * self.length], scratch.distances);
         self.add_heights(target, &self.pivots[..count], scratch.distances);
         for (pivot, distance) in self.pivots.iter().zip(scratch.distances.iter()) {
-            if (*pivot as usize) < self.nodes {
+            if (*pivot as usize) < self.nodes && !scratch.seen.contains(*pivot) {
                 pool.push(*distance, *pivot);
             }
         }
@@ -101,8 +101,14 @@ impl<'a> View<'a> {
 
     /// Leaves the nearest nodes found in the scratch's pool, `effort` of them.
     pub(super) fn walk(&self, target: Target<'_>, effort: usize, scratch: &mut Scratch) {
+        self.walk_around(target, None, effort, scratch);
+    }
+
+    /// As [`View::walk`], as if one node weren't there.
+    pub(super) fn walk_around(&self, target: Target<'_>, without: Option<u32>, effort: usize, scratch: &mut Scratch) {
         let Scratch { pool, seen, fresh, distances, .. } = scratch;
         seen.reset(self.nodes);
+        without.into_iter().for_each(|node| _ = seen.insert(node));
         pool.reset(effort.min(ENTRIES));
         self.enter(target, pool, &mut Entry { seen, distances });
         pool.widen(effort);

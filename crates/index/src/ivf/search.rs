@@ -41,37 +41,46 @@ struct Query<'a> {
     products: &'a [f32],
 }
 
+/// How much is looked at.
+#[derive(Clone, Copy)]
+struct Breadth {
+    /// Cells that are looked into.
+    probes: usize,
+    /// Cells that are looked into where those have fewer selected rows than candidates are kept.
+    most: usize,
+    /// Candidates that are kept and scored exactly.
+    keep: usize,
+}
+
 impl Ivf {
     /// The number of cells that a search looks into which says nothing.
     fn default_effort(&self) -> usize {
         (self.cells() / 64).max(8).min(self.cells())
     }
 
-    /// Looks into `probes` cells, and as many more as it takes to see `enough` selected rows; offers what is found, of signs the best
-    /// `keep` candidates.
+    /// Looks into the nearest cells and scores what is found, of signs the best candidates only.
     fn probe(
         &self,
         parts: Parts<'_>,
         vectors: Vectors<'_>,
         query: &Query<'_>,
-        (probes, enough, keep): (usize, usize, usize),
+        breadth: Breadth,
         (k, selection): (usize, &Selection<'_>),
         scratch: &mut Scratch,
     ) -> Vec<Neighbor> {
         self.centres.scores(self.metric, query.products, &mut scratch.scores);
-        let wanted = if selection.allowed.is_some() { self.cells() } else { probes };
-        greatest_many(&scratch.scores, wanted, &mut scratch.cells);
+        greatest_many(&scratch.scores, breadth.most, &mut scratch.cells);
         if self.codes == CellCodes::Signs {
             scratch.rotated.resize(self.rotation.outputs(), 0.0);
             self.rotation.apply(query.values, &mut scratch.rotated);
             scratch.table.set(&scratch.rotated);
         }
         let Scratch { cells, table, estimates, candidates, rows, .. } = scratch;
-        candidates.reset(keep);
+        candidates.reset(breadth.keep);
         rows.clear();
         let mut seen = 0;
         for (number, cell) in cells.iter().enumerate() {
-            if number >= probes && seen >= enough {
+            if number >= breadth.probes && seen >= breadth.keep {
                 break;
             }
             let slots = self.starts[*cell as usize] as usize..self.starts[*cell as usize + 1] as usize;
@@ -106,23 +115,23 @@ impl Ivf {
         vectors: Vectors<'_>,
         query: &Query<'_>,
         options: &SearchOptions<'_>,
+        mut breadth: Breadth,
         scratch: &mut Scratch,
     ) -> Result<Vec<Neighbor>, IndexError> {
-        let SearchOptions { k, effort, ref selection } = *options;
-        let mut probes = effort.unwrap_or_else(|| self.default_effort()).clamp(1, self.cells().max(1));
-        let mut keep = k.saturating_mul(CANDIDATES.0).max(CANDIDATES.1);
+        let SearchOptions { k, ref selection, .. } = *options;
         loop {
-            let found = self.probe(parts, vectors, query, (probes, keep, keep), (k, selection), scratch);
+            let found = self.probe(parts, vectors, query, breadth, (k, selection), scratch);
             if found.len() >= k {
                 return Ok(found);
             }
-            if probes >= self.cells() && keep as u64 >= self.rows {
+            if breadth.probes >= self.cells() && breadth.keep as u64 >= self.rows {
                 // Everything was looked at. Rows whose estimate isn't a number are left, if anything.
                 let exact = FlatIndex::new(self.dimension, self.metric, &[vectors.values()])?;
                 return exact.search(&[query.values], k, *selection).map(|mut all| all.remove(0));
             }
-            probes = probes.saturating_mul(WIDER).min(self.cells());
-            keep = keep.saturating_mul(WIDER);
+            let wider = |number: usize| number.saturating_mul(WIDER).min(self.cells());
+            let Breadth { probes, most, keep } = breadth;
+            breadth = Breadth { probes: wider(probes), most: wider(most), keep: keep.saturating_mul(WIDER) };
         }
     }
 }
@@ -192,13 +201,17 @@ impl AnnIndex for Ivf {
         let SearchOptions { k, effort, selection } = *options;
         let vectors = candidates::covered(vectors, self.dimension, self.metric, self.rows, &selection)?;
         let prepared = vectors.prepare(queries)?;
-        let probes = effort.unwrap_or_else(|| self.default_effort());
-        let estimated = probes.saturating_mul(self.rows as usize / self.cells().max(1));
-        let scored = (estimated / ESTIMATES_PER_SCORE).max(2 * k.saturating_mul(CANDIDATES.0).max(CANDIDATES.1));
-        let selected = selection.allowed.map_or(self.rows, |allowed| allowed.count());
+        let probes = effort.unwrap_or_else(|| self.default_effort()).clamp(1, self.cells().max(1));
+        let keep = k.saturating_mul(CANDIDATES.0).max(CANDIDATES.1);
+        let estimated = probes * (self.rows as usize / self.cells().max(1));
+        let scored = (estimated / ESTIMATES_PER_SCORE).max(2 * keep);
+        let selected = selection.allowed.map_or(self.rows, |allowed| allowed.count().min(self.rows));
         if selected <= scored as u64 || self.cells() == 0 {
             return FlatIndex::new(self.dimension, self.metric, &[vectors.values()])?.search(queries, k, selection);
         }
+        // The cells in which so many selected rows would be, were they evenly spread, and as many again a few times.
+        let most = probes.max(keep.saturating_mul(WIDER * self.cells()) / selected.max(1) as usize).min(self.cells());
+        let breadth = Breadth { probes, most, keep };
         let parts = self.parts()?;
         let some = |queries: &[Vec<f32>]| {
             let (mut input, mut products, mut scratch) = (Matrix::default(), Matrix::default(), Scratch::default());
@@ -207,7 +220,7 @@ impl AnnIndex for Ivf {
             self.centres.products(&input, &mut products);
             let find = |(at, values): (usize, &Vec<f32>)| {
                 let query = Query { values, products: products.row(at) };
-                self.find(parts, vectors, &query, options, &mut scratch)
+                self.find(parts, vectors, &query, options, breadth, &mut scratch)
             };
             queries.iter().enumerate().map(find).collect::<Result<Vec<_>, _>>()
         };

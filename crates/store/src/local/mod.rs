@@ -329,7 +329,9 @@ impl VectorStore for LocalStore {
     }
 
     fn search(&self, request: &SearchRequest) -> Result<Vec<Vec<Hit>>, StoreError> {
-        self.read(|connection| search::search(&self.layout, &self.views, &self.indexes, &self.filters, connection, request))
+        self.read(|connection| {
+            search::search(&self.layout, &self.views, &self.indexes, &self.filters, connection, request)
+        })
     }
 
     fn sample(&self, field: &str, count: usize) -> Result<Vec<StoredVector>, StoreError> {

@@ -112,23 +112,23 @@ fn list_filtered(
     Ok(items)
 }
 
-/// Further conditions over the items, besides the filter, and their values.
+/// Further conditions over the items, on the beginning of their uris and on the vectors that they lack, and their values.
 fn conditions(connection: &Connection, request: &ListRequest) -> Result<(String, Vec<SqlValue>), StoreError> {
-    let (mut sql, mut values) = (String::new(), Vec::new());
+    let (mut sql, mut parameters) = (String::new(), Vec::new());
     if let Some(prefix) = &request.uri_prefix {
         sql.push_str(" AND i.uri >= ?");
-        values.push(SqlValue::Text(prefix.clone()));
+        parameters.push(SqlValue::Text(prefix.clone()));
         if let Some(end) = after_prefix(prefix) {
             sql.push_str(" AND i.uri < ?");
-            values.push(SqlValue::Text(end));
+            parameters.push(SqlValue::Text(end));
         }
     }
     if let Some(name) = &request.without_field {
         let field = load_field(connection, name)?;
         sql.push_str(" AND NOT EXISTS (SELECT 1 FROM vectors v WHERE v.item = i.key AND v.field = ?)");
-        values.push(SqlValue::Integer(field.key));
+        parameters.push(SqlValue::Integer(field.key));
     }
-    Ok((sql, values))
+    Ok((sql, parameters))
 }
 
 /// The first text, by bytes, that is behind every text with this prefix; none when there is no such text.

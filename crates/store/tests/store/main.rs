@@ -2,12 +2,11 @@
 
 mod conformance;
 mod damage;
-
 mod filter_language;
 mod filter_oracle;
 mod filters;
-mod indexes;
 mod full_text;
+mod indexes;
 mod item_tables;
 mod opening;
 mod processes;

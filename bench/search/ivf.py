@@ -1,0 +1,144 @@
+"""Cells around centres: ours with one bit a dimension, FAISS's with product and binary codes, all with exact scores at the end."""
+
+import statistics
+import time
+
+import faiss
+
+import data
+import ours
+import settings
+from curve import rate_at, ratios, shown
+
+CELLS = {"1m": 4096, "small": 100}
+#: Cells that are looked into.
+EFFORTS = [2, 4, 6, 8, 12, 16, 24, 32, 48, 64]
+#: Candidates of FAISS that are scored exactly, for each result.
+REFINED = [5, 10, 20]
+RECALL = 0.95
+OURS = "crossmodal"
+LEAST, BYTES = 1.3, 80
+#: Rows for each cell that FAISS trains with; as many as ours.
+SAMPLES = 64
+#: key -> (name, what FAISS calls it)
+PEERS = {"pq": ("FAISS IVF-PQ fast scan", "PQ{half}x4fs"), "rabitq": ("FAISS IVF-RaBitQ fast scan", "RaBitQfs")}
+
+
+class Faiss:
+    """An index of FAISS over a shared quantiser and shared rows for refinement. It is kept in a file, since training takes minutes."""
+
+    def __init__(self, name, key, rows, exact):
+        cells, file = CELLS[name], settings.DATA / f"{name}-faiss-{key}.index"
+        if file.exists():
+            self.base = faiss.read_index(str(file))
+        else:
+            faiss.omp_set_num_threads(settings.BUILD_THREADS)
+            description = PEERS[key][1].format(half=rows.shape[1] // 4)
+            self.base = faiss.index_factory(rows.shape[1], f"IVF{cells},{description}", faiss.METRIC_INNER_PRODUCT)
+            self.base.cp.max_points_per_centroid = SAMPLES
+            self.base.train(rows[:: max(1, len(rows) // (SAMPLES * cells))].copy())
+            self.base.add(rows)
+            faiss.write_index(self.base, str(file))
+        self.index = faiss.IndexRefine(self.base, exact)
+
+    def search(self, queries, effort, refined):
+        """Row numbers and seconds, on one thread."""
+        faiss.omp_set_num_threads(1)
+        probes = faiss.IVFSearchParameters(nprobe=effort)
+        parameters = faiss.IndexRefineSearchParameters(k_factor=refined, base_index_params=probes)
+        start = time.perf_counter()
+        _, found = self.index.search(queries, settings.K, params=parameters)
+        return found, time.perf_counter() - start
+
+
+def _resident(worker, file):
+    """Bytes in memory of a mapped file, and of what belongs to no file."""
+    mapped, anonymous, inside = 0, 0, False
+    for line in open(f"/proc/{worker.process.pid}/smaps"):
+        if "-" in line.split(" ")[0] and not line.split(" ")[0].endswith(":"):
+            inside = str(file) in line
+        elif line.startswith("Rss:") and inside:
+            mapped += int(line.split()[1]) * 1024
+        elif line.startswith("Anonymous:"):
+            anonymous += int(line.split()[1]) * 1024
+    return mapped, anonymous
+
+
+def measure(rounds, quick):
+    """Builds, then times all efforts of all engines in each round, the engines taking turns at each effort."""
+    name = "small" if quick else "1m"
+    rows, queries, truth = data.load(name)
+    builder = ours.Worker(name)
+    seconds = builder.build("ivf", settings.BUILD_THREADS, cells=CELLS[name])
+    file = settings.DATA / f"{name}-ours.ivf"
+    size = builder.order("save", file=str(file))["bytes"]
+    builder.close()
+    worker = ours.Worker(name)
+    _, before = _resident(worker, file)
+    opened = worker.order("open", kind="ivf", file=str(file))["seconds"]
+    worker.search(effort=32)
+    mapped, after = _resident(worker, file)
+    exact = faiss.IndexFlatIP(rows.shape[1])
+    exact.add(rows)
+    engines = {key: Faiss(name, key, rows, exact) for key in PEERS}
+    count = len(rows)
+    del rows
+    runs = {OURS: [], "alone": [], **{f"{key} {refined}": [] for key in PEERS for refined in REFINED}}
+    for number in range(rounds + 1):
+        curves = {kind: [] for kind in runs}
+        for effort in EFFORTS:
+            for key, engine in engines.items():
+                for refined in REFINED:
+                    found, time_taken = engine.search(queries, effort, refined)
+                    curves[f"{key} {refined}"].append((data.recall(found, truth), len(queries) / time_taken))
+            for kind in (OURS, "alone"):
+                found, time_taken = worker.search(effort, alone=kind == "alone")
+                curves[kind].append((data.recall(found, truth), len(queries) / time_taken))
+        # The first round warms caches and isn't kept.
+        if number:
+            for kind, curve in curves.items():
+                runs[kind].append(curve)
+    worker.close()
+    memory = {"file": size / count, "resident": (mapped + after - before) / count}
+    return {"data": name, "efforts": EFFORTS, "curves": runs, "build": seconds, "open": opened, "memory": memory}
+
+
+def _rates(samples, kind):
+    """Queries per second at the recall in each round; of FAISS, with the number of candidates that is best in the round."""
+    kinds = [kind] if kind in samples["curves"] else [f"{kind} {refined}" for refined in REFINED]
+    curves = zip(*(samples["curves"][kind] for kind in kinds))
+    rounds = [[rate_at([tuple(point) for point in curve], RECALL) for curve in curves] for curves in curves]
+    return [max((rate for rate in rates if rate), default=None) for rates in rounds]
+
+
+def bars(samples):
+    """Rows of the table of demands."""
+    lines = []
+    for key, (name, _) in PEERS.items():
+        ratio = ratios(_rates(samples, OURS), _rates(samples, key))
+        what = f"IVF, queries/s at recall {RECALL}, one thread, {samples['data']}"
+        lines.append((what, f">= {LEAST} x {name}", shown(ratio), ratio is not None and ratio[0] >= LEAST))
+    resident = samples["memory"]["resident"]
+    lines.append((f"IVF, bytes a vector resident, {samples['data']}", f"<= {BYTES}", f"{resident:.1f}", resident <= BYTES))
+    return lines
+
+
+def tables(samples):
+    """Recall and speed of every engine."""
+    names = {OURS: "crossmodal", "alone": "crossmodal, one by one"}
+    names.update({f"{key} {refined}": f"{name}, {refined} k refined" for key, (name, _) in PEERS.items() for refined in REFINED})
+    memory = samples["memory"]
+    lines = [f"## IVF, {samples['data']}, {CELLS[samples['data']]:,} cells, one thread", ""]
+    lines += ["Recall → queries per second, medians of the rounds; all queries in one call unless said.", ""]
+    lines += ["| cells looked into | " + " | ".join(names.values()) + " |", "|---" * (len(names) + 1) + "|"]
+    for number, effort in enumerate(samples["efforts"]):
+        cells = []
+        for kind in names:
+            points = [curve[number] for curve in samples["curves"][kind]]
+            cells.append(f"{statistics.median(point[0] for point in points):.4f} → {statistics.median(point[1] for point in points):,.0f}")
+        lines.append(f"| {effort} | " + " | ".join(cells) + " |")
+    rates = [[rate for rate in _rates(samples, kind) if rate] for kind in names]
+    lines.append(f"| at {RECALL} | " + " | ".join(f"{statistics.median(found):,.0f}" if found else "not reached" for found in rates) + " |")
+    built = f"Ours is built in {samples['build']:.0f} s on {settings.BUILD_THREADS} threads and opened in {samples['open'] * 1000:.0f} ms; "
+    lines += ["", built + f"its file has {memory['file']:.1f} bytes a vector, of which and of other memory {memory['resident']:.1f} are resident after the queries."]
+    return lines
