@@ -8,7 +8,7 @@ use anyhow::Context;
 use crossmodal_engine::expression::{self, Operand};
 use crossmodal_engine::{
     Collection, Embedder, Error, Filter, Found, GroupBy, Input, Mode, Part, Query, Ranking, SearchOptions, files,
-    read_input,
+    read_input, relevance,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -287,8 +287,13 @@ impl Results {
 }
 
 fn nothing(collection: &Collection, arguments: &SearchArguments) -> anyhow::Result<String> {
-    if collection.info()?.items == 0 {
+    let items = collection.info()?.items;
+    if items == 0 {
         return Ok(format!("{} is empty: fill it with `crossmodal index`", arguments.collection.display()));
+    }
+    if arguments.relevant_only.is_some() && items < relevance::LEAST_ITEMS as u64 {
+        let least = relevance::LEAST_ITEMS;
+        return Ok(format!("what is relevant can't be told among {items} items; it takes {least}"));
     }
     let mut text = match arguments.min_score {
         Some(score) => format!("nothing found with a score of {score} or more"),

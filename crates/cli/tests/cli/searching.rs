@@ -150,6 +150,8 @@ fn confidence_is_told_and_cuts() {
     assert!(few["hits"][0]["confidence"].is_null());
     let text = GALLERY.run("search red apple --collection few").expect(0).stdout;
     assert!(!text.contains("confidence"), "{text}");
+    let none = GALLERY.run("search red apple --collection few --relevant-only").expect(0).stdout;
+    assert!(none.contains("can't be told among 2 items"), "{none}");
 }
 
 #[test]

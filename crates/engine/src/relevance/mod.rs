@@ -31,8 +31,8 @@ pub(crate) use self::bank::{Bank, dot, normalised};
 pub(crate) const SAMPLE: usize = 1024;
 /// Reference queries.
 const REFERENCES: usize = 256;
-/// Fewer items or reference queries than this tell nothing.
-const LEAST: usize = 32;
+/// Fewer items than this, or fewer reference queries, tell nothing: then there is no confidence.
+pub const LEAST_ITEMS: usize = 32;
 /// The share of best scores that makes a level.
 const LEVEL_SHARE: f64 = 0.04;
 /// Pairs with at least this cosine are the same content, not an unrelated pair.
@@ -63,7 +63,7 @@ impl Statistics {
 
     /// The null distribution of queries of a recipe against items of a modality; none where there is too little to tell.
     pub fn null(&self, recipe: &Recipe, modality: &str) -> Option<Null<'_>> {
-        let items = self.items.get(modality).filter(|items| items.rows() >= LEAST)?;
+        let items = self.items.get(modality).filter(|items| items.rows() >= LEAST_ITEMS)?;
         let references = self.references(recipe)?;
         Null::fit(references, items)
     }
@@ -77,7 +77,7 @@ impl Statistics {
         let banks: Vec<&Bank> = recipe.iter().map(|(modality, _)| bank(modality)).collect::<Option<_>>()?;
         let count = banks.iter().map(|bank| bank.rows()).min()?.min(REFERENCES);
         let dimension = banks.first()?.dimension();
-        if count < LEAST || banks.iter().any(|bank| bank.dimension() != dimension) {
+        if count < LEAST_ITEMS || banks.iter().any(|bank| bank.dimension() != dimension) {
             return None;
         }
         let mut references = Bank::new(dimension);
