@@ -47,5 +47,5 @@ pub use crossmodal_store::{
 pub use embed::{embed_each, read_input};
 pub use error::{Error, ErrorKind, Result};
 pub use search::expression;
-pub use search::{Found, GroupBy, Part, Query, SearchOptions, Subject};
+pub use search::{Found, GroupBy, Part, Query, Ranking, SearchOptions, Subject};
 pub use similarity::{Similarity, similarity};

@@ -24,7 +24,7 @@ pub use model::{GoldenArguments, ModelCommand, ModelNameArguments};
 pub use quantize::QuantizeArguments;
 pub use tasks::{
     ClassifyArguments, CompletionsArguments, DemoArguments, EmbedArguments, IndexArguments, SearchArguments,
-    SimilarityArguments,
+    SearchMode, SimilarityArguments,
 };
 pub use upkeep::{IndexKindOption, MigrateArguments, OptimizeArguments};
 

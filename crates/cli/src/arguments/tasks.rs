@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args};
+use clap::{ArgGroup, Args, ValueEnum};
 
 use super::WaitOption;
 use super::media::{ModelOption, ModelRules};
@@ -70,6 +70,18 @@ pub struct IndexArguments {
     pub rules: ModelRules,
 }
 
+/// What ranks the items of a search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum SearchMode {
+    /// Nearness of vectors
+    #[default]
+    Vector,
+    /// The query's words in captions, names and other texts
+    Text,
+    /// Both
+    Hybrid,
+}
+
 /// `crossmodal search`
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("asked").args(["words", "query", "queries", "image", "like"]).required(true).multiple(true))]
@@ -116,6 +128,15 @@ pub struct SearchArguments {
     /// Hits to pass over: the pages before
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = offset)]
     pub offset: usize,
+    /// Only items that satisfy a condition: `year >= 2020 and tag in (a, b)`, see docs/filters.md
+    #[arg(long, value_name = "CONDITION")]
+    pub filter: Option<String>,
+    /// What ranks the items: vectors, the words in captions and names, or both
+    #[arg(long, value_enum, default_value_t)]
+    pub mode: SearchMode,
+    /// With `--mode hybrid`, the share of the vectors' scores, 0 to 1. Without it, ranks are fused
+    #[arg(long, value_name = "SHARE")]
+    pub alpha: Option<f32>,
     /// Only hits with at least this cosine, -1 to 1
     #[arg(long, value_name = "COSINE", allow_negative_numbers = true)]
     pub min_score: Option<f32>,
