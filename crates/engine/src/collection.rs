@@ -159,6 +159,8 @@ impl Collection {
             k: query.k.max(1).saturating_add(query.like.len()),
             filter: query.filter.clone(),
             min_score: query.min_score,
+            effort: None,
+            exact: false,
         };
         let mut hits = self.store.search(&request)?.pop().unwrap_or_default();
         hits.retain(|hit| !query.like.contains(&hit.item.id));

@@ -17,12 +17,26 @@ pub struct SearchRequest {
     pub filter: Option<Filter>,
     /// Only hits with at least this score are returned.
     pub min_score: Option<f32>,
+    /// How many candidates an approximate index weighs for each query: more find more of the true best and take longer. A rule
+    /// of the index chooses when absent. Exact searches ignore it.
+    pub effort: Option<usize>,
+    /// Whether every vector is compared, also where an approximate index exists.
+    pub exact: bool,
 }
 
 impl SearchRequest {
     /// One query without a filter.
     pub fn new(field: impl Into<String>, query: Vec<f32>, k: usize) -> Self {
-        Self { field: field.into(), space: None, queries: vec![query], k, filter: None, min_score: None }
+        Self {
+            field: field.into(),
+            space: None,
+            queries: vec![query],
+            k,
+            filter: None,
+            min_score: None,
+            effort: None,
+            exact: false,
+        }
     }
 }
 
