@@ -9,6 +9,7 @@ mod container;
 mod error;
 mod flat;
 mod metric;
+mod near_groups;
 mod row_set;
 mod top_k;
 
@@ -17,5 +18,6 @@ pub use container::{Container, ContainerWriter, Stamp};
 pub use error::IndexError;
 pub use flat::{FlatIndex, Neighbor, Selection};
 pub use metric::Metric;
+pub use near_groups::near_groups;
 pub use row_set::RowSet;
 pub use top_k::{GroupedTopK, Ranked, TopK};
