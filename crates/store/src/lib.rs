@@ -33,7 +33,7 @@ pub use error::{ErrorKind, StoreError};
 pub use field::{Field, SpaceRef};
 pub use filter::{Comparison, Filter, FilterPath, FilterValue};
 pub use item::{CacheKey, CachedVector, Item, ItemVectors, Source, Span, StoredItem, StoredVector, VectorRecord};
-pub use local::{LocalStore, Mode, OpenOptions};
+pub use local::{BackupReport, FieldMatrix, LocalStore, Mode, OpenOptions, Snapshot};
 pub use report::{CollectionInfo, CompactReport, FieldInfo, Problem, ProblemKind, VerifyReport};
 pub use request::{Hit, ListRequest, SearchRequest};
 pub use vector_store::{Capabilities, VectorStore};

@@ -13,6 +13,7 @@
 //! Readers take no lock. Each answer is computed inside one read transaction, whose state names the files and the
 //! number of rows that belong to it.
 
+mod backup;
 mod compact;
 mod filter_sql;
 mod layout;
@@ -22,6 +23,7 @@ mod repair;
 mod rows;
 mod schema;
 mod search;
+mod snapshot;
 mod vector_file;
 mod verify;
 mod view;
@@ -47,7 +49,9 @@ use self::schema::Content;
 use self::view::Views;
 use self::writer::Writer;
 
+pub use self::backup::BackupReport;
 pub(crate) use self::layout::DATABASE_NAME;
+pub use self::snapshot::{FieldMatrix, Snapshot};
 
 /// Connections for reading that are kept open.
 const MAX_IDLE_READERS: usize = 16;
