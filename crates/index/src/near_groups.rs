@@ -120,6 +120,12 @@ impl Rows<'_> {
     }
 }
 
+/// Exchanges the two added coordinates, so that the length of each meets the 1 of the other.
+fn turn(projected: &mut [f32]) {
+    let width = projected.len();
+    projected.swap(width - 2, width - 1);
+}
+
 /// An orthonormal transform: fixed random signs, then Walsh-Hadamard. The length must be a power of two.
 fn rotate(values: &mut [f32]) {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -198,10 +204,13 @@ impl Compare<'_> {
         let (queries, others) = (tile(a), tile(b));
         let block = &self.projected[others.start * self.width..others.end * self.width];
         let least = least_product(self.threshold);
-        let mut candidates = Vec::new();
+        let (mut candidates, mut turned) = (Vec::new(), Vec::new());
         for first in queries.clone().step_by(TILE_QUERIES) {
             let last = (first + TILE_QUERIES).min(queries.end);
-            let rows: Vec<&[f32]> = self.projected[first * self.width..last * self.width].chunks(self.width).collect();
+            turned.clear();
+            turned.extend_from_slice(&self.projected[first * self.width..last * self.width]);
+            turned.chunks_mut(self.width).for_each(turn);
+            let rows: Vec<&[f32]> = turned.chunks(self.width).collect();
             scores.resize(rows.len() * others.len(), 0.0);
             distance::score_rows(PairOp::Dot, block, self.width, &rows, scores);
             candidates.clear();
@@ -359,6 +368,27 @@ mod tests {
         assert!(near_groups(&all, 100, &[6], &[], 1.0).is_err());
         assert!(near_groups(&[], 0, &[], &[], 1.0).is_err());
         assert!(near_groups(&[], 4, &[], &[], 1.0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn products_are_partial_distances() {
+        let (dimension, rows) = (200, 50);
+        let values = clustered(dimension, rows);
+        let all: Vec<u64> = (0..rows as u64).collect();
+        let vectors = Rows { values: &values, dimension, rows: &all };
+        for width in [32, 128, dimension + ADDED] {
+            let projected = vectors.project(width);
+            let row = |at: usize| &projected[at * width..][..width];
+            for (a, b) in [(0, 0), (0, 7), (3, 49), (14, 28)] {
+                let mut turned = row(a).to_vec();
+                turn(&mut turned);
+                let product = distance::dot(&turned, row(b));
+                let kept = width - ADDED;
+                let expected = -0.5 * distance::squared_euclidean(&row(a)[..kept], &row(b)[..kept]);
+                assert!((product - expected).abs() < 1e-5, "{width} {a} {b}: {product} is not {expected}");
+                assert!(product >= vectors.cosine(a, b) - 1.0 - 1e-5, "{width} {a} {b} would be missed");
+            }
+        }
     }
 
     #[test]

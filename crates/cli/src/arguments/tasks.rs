@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 
 use super::WaitOption;
+use super::bulk::BulkOptions;
 use super::media::{ModelOption, ModelRules};
 
 /// `crossmodal demo`
@@ -72,16 +73,18 @@ pub struct IndexArguments {
 
 /// `crossmodal search`
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("query").args(["words", "image", "like"]).required(true).multiple(true))]
+#[command(group = ArgGroup::new("query").args(["words", "image", "like", "vectors"]).required(true).multiple(true))]
 #[command(after_help = "\
 Examples:
   crossmodal search red apple --collection gallery.cm
   crossmodal search --image sketch.png -k 5 --collection photos.cm
   crossmodal search --like beach.jpg at night --collection photos.cm --open
+  crossmodal search --vectors Q.npy -k 10 --output R.npy --collection x.cm
 
 Words, pictures and items of one search are combined: the mean of their directions.
 JSON: {collection, model, query: {words, images, like}, milliseconds, hits: [{rank, score, id, path,
-       modality, missing, metadata}]}")]
+       modality, missing, metadata}]}; of --vectors {collection, queries, k, seconds, queries_per_second, loading_seconds,
+       output, scores}")]
 pub struct SearchArguments {
     /// Words; several are one query
     #[arg(value_name = "WORDS")]
@@ -110,6 +113,9 @@ pub struct SearchArguments {
     /// Write the hits as a self-contained HTML page
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+    /// Many queries at once.
+    #[command(flatten)]
+    pub bulk: BulkOptions,
     /// Image rules.
     #[command(flatten)]
     pub rules: ModelRules,
@@ -235,11 +241,13 @@ pub fn threads(text: &str) -> Result<usize, String> {
     in_range(text, 0, 1024)
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+/// A number from 1 on.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
     in_range(text, 1, 1_000_000)
 }
 
-fn batch_size(text: &str) -> Result<usize, String> {
+/// Items that are worked on together.
+pub fn batch_size(text: &str) -> Result<usize, String> {
     in_range(text, 1, 4096)
 }
 

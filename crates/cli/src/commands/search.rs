@@ -8,6 +8,7 @@ use crossmodal_engine::{Collection, Embedder, Hit, Input, Mode, Query, files, re
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::bulk_search;
 use crate::arguments::SearchArguments;
 use crate::failure::{self, Outcome, Usage};
 use crate::output::{Output, Style};
@@ -46,6 +47,9 @@ struct JsonHit<'a> {
 /// Runs the command.
 pub fn run(arguments: &SearchArguments, choice: &ModelChoice, settings: &Settings) -> anyhow::Result<Outcome> {
     let output = &settings.output;
+    if let Some(queries) = &arguments.bulk.vectors {
+        return bulk_search::run(queries, arguments, None, output);
+    }
     if arguments.min_score.is_some_and(|score| !(-1.0..=1.0).contains(&score)) {
         return Err(Usage("--min-score is a cosine, -1 to 1".into()).into());
     }
