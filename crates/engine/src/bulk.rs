@@ -6,7 +6,7 @@ use std::time::Instant;
 use crossmodal_models::CancelToken;
 use crossmodal_store::{Filter, SearchRequest, VectorStore};
 
-use crate::collection::{Collection, DEFAULT_FIELD};
+use crate::collection::Collection;
 use crate::error::{Error, Result};
 use crate::exchange::npy::{self, NpyReader};
 
@@ -66,15 +66,7 @@ pub fn search_file(
     cancel: &CancelToken,
 ) -> Result<BulkResults> {
     let mut queries = NpyReader::open(&search.queries)?;
-    let fields = collection.store().fields()?;
-    let field = match &fields[..] {
-        [only] => Some(only),
-        several => several.iter().find(|field| field.name == DEFAULT_FIELD),
-    };
-    let field = field.ok_or_else(|| match fields.len() {
-        0 => Error::Invalid(format!("{} holds no vectors", collection.store().folder().display())),
-        _ => Error::Invalid(format!("the collection has {} fields and none is named {DEFAULT_FIELD}", fields.len())),
-    })?;
+    let field = collection.main_field()?;
     let (found, expected) = (queries.columns(), field.dimension);
     if found != expected {
         let reason = format!("holds vectors of {found} dimensions, the collection's have {expected}");

@@ -145,6 +145,22 @@ impl Collection {
         Ok(space)
     }
 
+    /// The field that work without a model is about: the only one, or the default one of several.
+    ///
+    /// # Errors
+    /// A collection without vectors, several fields of which none is the default one, failures of the storage.
+    pub(crate) fn main_field(&self) -> Result<Field> {
+        let mut fields = self.store.fields()?;
+        let at = if fields.len() == 1 { Some(0) } else { fields.iter().position(|field| field.name == DEFAULT_FIELD) };
+        at.map(|at| fields.swap_remove(at)).ok_or_else(|| {
+            let folder = self.store.folder().display();
+            Error::Invalid(match fields.len() {
+                0 => format!("{folder} holds no vectors"),
+                count => format!("{folder} has {count} fields and none is named {DEFAULT_FIELD:?}"),
+            })
+        })
+    }
+
     /// Searches, best hit first.
     ///
     /// # Errors

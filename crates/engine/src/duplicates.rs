@@ -6,7 +6,7 @@ use crossmodal_index::near_groups;
 use crossmodal_models::CancelToken;
 use crossmodal_store::{Item, StoredItem};
 
-use crate::collection::{Collection, DEFAULT_FIELD};
+use crate::collection::Collection;
 use crate::error::{Error, Result};
 
 /// The least cosine of near duplicates unless said otherwise.
@@ -71,14 +71,8 @@ pub fn find(collection: &Collection, threshold: f32, cancel: &CancelToken) -> Re
     if !(0.0..=1.0).contains(&threshold) {
         return Err(Error::Invalid(format!("the threshold is {threshold}, expected a cosine from 0 to 1")));
     }
+    let field = collection.main_field()?;
     let snapshot = collection.store().snapshot()?;
-    let fields: Vec<_> = snapshot.fields().collect();
-    let field = match &fields[..] {
-        [only] => Some(only),
-        several => several.iter().find(|field| field.name == DEFAULT_FIELD),
-    };
-    let field =
-        field.ok_or_else(|| Error::Invalid(format!("the collection has {} fields, none the default", fields.len())))?;
     let matrix = snapshot.matrix(&field.name)?;
     cancel.check()?;
     // Items by their content: each hash and each item without one is a group that is known beforehand.

@@ -3,27 +3,29 @@
 //! Every pair is looked at, but most of them through a few coordinates only. The rows, scaled to unit length, are rotated (random signs, then a
 //! Walsh-Hadamard transform), which spreads their differences evenly over all coordinates. The squared distance over the
 //! first few of them never exceeds the whole one, 2 - 2 cos, so that a pair that is too far apart there is settled, and nothing is
-//! missed. With two more coordinates, -|a|²/2 and 1, an inner product gives that partial distance, and pairs become matrix products.
-//! What is left is compared in full. How many coordinates pay is tried on sampled pairs.
+//! missed. Half of it is |a|²/2 + |b|²/2 - ab, so that pairs become matrix products. What is left is compared in full. How many
+//! coordinates pay is tried on sampled pairs.
 
 use std::sync::{Mutex, PoisonError};
 
-use crossmodal_kernels::distance::{self, PairOp};
+use crossmodal_kernels::product::{PackedLinear, Product};
+use crossmodal_kernels::team::Crew;
+use crossmodal_kernels::{Matrix, distance};
 use rayon::prelude::*;
 
 use crate::IndexError;
 
-/// Widths of the projection that are tried, with the two added coordinates.
+/// Widths of the projection that are tried.
 const WIDTHS: [usize; 5] = [32, 64, 128, 256, 512];
-/// Coordinates that carry the lengths.
-const ADDED: usize = 2;
-/// Rows that are compared with each other at a time.
+/// Rows of the two sides of a matrix product: the products fit the cache of a core.
+const QUERY_ROWS: usize = 128;
 const TILE_ROWS: usize = 1024;
-const TILE_QUERIES: usize = 32;
+/// Products that are looked through together.
+const SCANNED: usize = 64;
 /// Pairs that the width is chosen by.
 const SAMPLES: usize = 4096;
-/// What a full comparison costs besides its products, in products of the kernel that compares tiles.
-const CANDIDATE_COST: f64 = 1500.0;
+/// What a full comparison costs besides its own products, in products of the matrix product.
+const CANDIDATE_COST: f64 = 2000.0;
 /// More than rounding does to inner products of unit vectors.
 const ROUNDING: f32 = 1e-5;
 /// How much below the threshold a cosine may be by rounding, so that equal vectors reach 1.
@@ -59,13 +61,13 @@ pub fn near_groups(
     }
     let vectors = Rows { values, dimension, rows };
     let groups = Mutex::new(Groups::new(known));
-    let width = choose_width(&vectors, threshold);
-    let projected = vectors.project(width);
-    let compare = Compare { vectors: &vectors, projected: &projected, width, threshold, groups: &groups };
-    let tiles = rows.len().div_ceil(TILE_ROWS);
-    // Rows of tiles differ in length; small pieces of work even that out.
-    let pairs: Vec<(usize, usize)> = (0..tiles).flat_map(|a| (a..tiles).map(move |b| (a, b))).collect();
-    pairs.par_iter().for_each_init(Vec::new, |scores, (a, b)| compare.tiles(*a, *b, scores));
+    let projected = vectors.project(choose_width(&vectors, threshold));
+    let compare = Compare { vectors: &vectors, projected: &projected, threshold, groups: &groups };
+    // A block of queries meets the tile that it lies in and those behind it.
+    let tiles = |block: usize| block * QUERY_ROWS / TILE_ROWS..projected.tiles.len();
+    let blocks = 0..projected.queries.len();
+    let pairs: Vec<(usize, usize)> = blocks.flat_map(|block| tiles(block).map(move |tile| (block, tile))).collect();
+    pairs.par_iter().for_each_init(Scratch::default, |scratch, (block, tile)| compare.block(*block, *tile, scratch));
     Ok(groups.into_inner().unwrap_or_else(PoisonError::into_inner).first_members())
 }
 
@@ -86,14 +88,9 @@ impl Rows<'_> {
         distance::dot(a, b) / (distance::norm(a) * distance::norm(b))
     }
 
-    /// Whether a projection to so many coordinates is the vector itself.
-    fn is_whole(&self, width: usize) -> bool {
-        width >= self.dimension + ADDED
-    }
-
-    /// The first coordinates of a rotated row and the two that carry its length. A row without a direction comes out as NaN, which
-    /// reaches no threshold.
-    fn project_row(&self, at: usize, width: usize, scratch: &mut Vec<f32>, out: &mut [f32]) {
+    /// The first coordinates of a rotated row, or all of the row itself where as many are wanted. A row without a direction comes out as
+    /// NaN, which reaches no threshold.
+    fn project_row(&self, at: usize, scratch: &mut Vec<f32>, out: &mut [f32]) {
         scratch.clear();
         scratch.extend_from_slice(self.row(at));
         let length = distance::normalize(scratch);
@@ -101,29 +98,36 @@ impl Rows<'_> {
             out.fill(f32::NAN);
             return;
         }
-        if !self.is_whole(width) {
+        if out.len() < self.dimension {
             scratch.resize(self.dimension.next_power_of_two(), 0.0);
             rotate(scratch);
         }
-        let kept = (width - ADDED).min(scratch.len());
-        out.fill(0.0);
-        out[..kept].copy_from_slice(&scratch[..kept]);
-        out[width - 2] = -0.5 * distance::dot(&scratch[..kept], &scratch[..kept]);
-        out[width - 1] = 1.0;
+        out.copy_from_slice(&scratch[..out.len()]);
     }
 
-    fn project(&self, width: usize) -> Vec<f32> {
-        let mut projected = vec![0.0; self.rows.len() * width];
-        let rows = projected.par_chunks_mut(width).enumerate();
-        rows.for_each_init(Vec::new, |scratch, (at, out)| self.project_row(at, width, scratch, out));
-        projected
+    fn project(&self, width: usize) -> Projected {
+        let mut values = vec![0.0; self.rows.len() * width];
+        let rows = values.par_chunks_mut(width).enumerate();
+        rows.for_each_init(Vec::new, |scratch, (at, out)| self.project_row(at, scratch, out));
+        let half_squares: Vec<f32> = values.par_chunks(width).map(|row| 0.5 * distance::dot(row, row)).collect();
+        let queries = values.par_chunks(QUERY_ROWS * width).map(|rows| Matrix::from_rows(rows, width)).collect();
+        let tiles = values.par_chunks(TILE_ROWS * width).zip(half_squares.par_chunks(TILE_ROWS));
+        let pack = |(rows, half_squares): (&[f32], &[f32])| {
+            let bias: Vec<f32> = half_squares.iter().map(|half| -half).collect();
+            PackedLinear::fp32(rows, width, Some(&bias), None)
+        };
+        Projected { queries, tiles: tiles.map(pack).collect(), half_squares }
     }
 }
 
-/// Exchanges the two added coordinates, so that the length of each meets the 1 of the other.
-fn turn(projected: &mut [f32]) {
-    let width = projected.len();
-    projected.swap(width - 2, width - 1);
+/// Projected rows, in the forms that both sides of a matrix product have.
+struct Projected {
+    /// Blocks of [`QUERY_ROWS`].
+    queries: Vec<Matrix>,
+    /// Blocks of [`TILE_ROWS`], as maps that give the inner product less half the squared length of the tile's row.
+    tiles: Vec<PackedLinear>,
+    /// Half the squared length of each row.
+    half_squares: Vec<f32>,
 }
 
 /// An orthonormal transform: fixed random signs, then Walsh-Hadamard. The length must be a power of two.
@@ -154,14 +158,14 @@ fn next(state: u64) -> u64 {
     state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407)
 }
 
-/// Half the squared distance that a pair may have in the first coordinates, negated as the projected product gives it; with a margin.
-fn least_product(threshold: f32) -> f32 {
+/// Half the squared distance that a pair of this cosine has, negated; with a margin for rounding.
+fn least(threshold: f32) -> f32 {
     threshold - 1.0 - ROUNDING
 }
 
 /// The width that costs least on sampled pairs.
 fn choose_width(vectors: &Rows<'_>, threshold: f32) -> usize {
-    let whole = vectors.dimension + ADDED;
+    let whole = vectors.dimension;
     let widths: Vec<usize> = WIDTHS.into_iter().filter(|width| *width < whole).collect();
     let (Some(widest), count) = (widths.last().copied(), vectors.rows.len() as u64) else {
         return whole;
@@ -174,12 +178,11 @@ fn choose_width(vectors: &Rows<'_>, threshold: f32) -> usize {
     let mut passed = vec![0usize; widths.len()];
     let (mut scratch, mut a, mut b) = (Vec::new(), vec![0.0; widest], vec![0.0; widest]);
     for _ in 0..if count > 1 { SAMPLES } else { 0 } {
-        vectors.project_row(any(), widest, &mut scratch, &mut a);
-        vectors.project_row(any(), widest, &mut scratch, &mut b);
+        vectors.project_row(any(), &mut scratch, &mut a);
+        vectors.project_row(any(), &mut scratch, &mut b);
         for (passed, width) in passed.iter_mut().zip(&widths) {
-            let kept = width - ADDED;
-            let squared = distance::squared_euclidean(&a[..kept], &b[..kept]);
-            *passed += usize::from(-0.5 * squared >= least_product(threshold));
+            let squared = distance::squared_euclidean(&a[..*width], &b[..*width]);
+            *passed += usize::from(-0.5 * squared >= least(threshold));
         }
     }
     let cost = |(width, passed): (&usize, &usize)| {
@@ -191,42 +194,32 @@ fn choose_width(vectors: &Rows<'_>, threshold: f32) -> usize {
 
 struct Compare<'a> {
     vectors: &'a Rows<'a>,
-    projected: &'a [f32],
-    width: usize,
+    projected: &'a Projected,
     threshold: f32,
     groups: &'a Mutex<Groups>,
 }
 
 impl Compare<'_> {
-    /// Compares every row of one tile with every later row of another.
-    fn tiles(&self, a: usize, b: usize, scores: &mut Vec<f32>) {
-        let tile = |tile: usize| tile * TILE_ROWS..((tile + 1) * TILE_ROWS).min(self.vectors.rows.len());
-        let (queries, others) = (tile(a), tile(b));
-        let block = &self.projected[others.start * self.width..others.end * self.width];
-        let least = least_product(self.threshold);
-        let (mut candidates, mut turned) = (Vec::new(), Vec::new());
-        for first in queries.clone().step_by(TILE_QUERIES) {
-            let last = (first + TILE_QUERIES).min(queries.end);
-            turned.clear();
-            turned.extend_from_slice(&self.projected[first * self.width..last * self.width]);
-            turned.chunks_mut(self.width).for_each(turn);
-            let rows: Vec<&[f32]> = turned.chunks(self.width).collect();
-            scores.resize(rows.len() * others.len(), 0.0);
-            distance::score_rows(PairOp::Dot, block, self.width, &rows, scores);
-            candidates.clear();
-            for (query, scores) in (first..last).zip(scores.chunks(others.len())) {
-                for (part, chunk) in scores.chunks(64).enumerate() {
-                    // Without a branch a value, so that it is vectorised; nearly every chunk ends here.
-                    if chunk.iter().fold(false, |any, score| any | (*score >= least)) {
-                        let near = chunk.iter().enumerate().filter(|(_, score)| **score >= least);
-                        let near = near.map(|(at, _)| (query, others.start + part * 64 + at));
-                        candidates.extend(near.filter(|(query, other)| query < other));
-                    }
+    /// Compares every row of a block of queries with every later row of a tile.
+    fn block(&self, block: usize, tile: usize, scratch: &mut Scratch) {
+        let Scratch { products, candidates } = scratch;
+        let Projected { queries, tiles, half_squares } = self.projected;
+        Product::of(&tiles[tile]).run(Crew::Solo, &queries[block], products);
+        candidates.clear();
+        for at in 0..products.rows() {
+            let query = block * QUERY_ROWS + at;
+            let least = least(self.threshold) + half_squares[query];
+            for (part, chunk) in products.row(at).chunks(SCANNED).enumerate() {
+                // Without a branch a value, so that it is vectorised; nearly every chunk ends here.
+                if chunk.iter().fold(false, |any, product| any | (*product >= least)) {
+                    let near = chunk.iter().enumerate().filter(|(_, product)| **product >= least);
+                    let near = near.map(|(at, _)| (query, tile * TILE_ROWS + part * SCANNED + at));
+                    candidates.extend(near.filter(|(query, other)| query < other));
                 }
             }
-            if !candidates.is_empty() {
-                self.join(&mut candidates);
-            }
+        }
+        if !candidates.is_empty() {
+            self.join(candidates);
         }
     }
 
@@ -243,6 +236,13 @@ impl Compare<'_> {
     fn lock(&self) -> std::sync::MutexGuard<'_, Groups> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a thread uses again for each of its blocks.
+#[derive(Default)]
+struct Scratch {
+    products: Matrix,
+    candidates: Vec<(usize, usize)>,
 }
 
 /// Disjoint sets: each member points to another of its set, the root to itself. Roots are the first members.
@@ -341,18 +341,15 @@ mod tests {
         let known: Vec<usize> = (0..rows).collect();
         let vectors = Rows { values: &values, dimension, rows: &all };
         let expected = oracle(&values, dimension, &all, &known, 0.98);
-        for width in [32, 64, 256, dimension + ADDED] {
+        for width in [32, 64, 256, dimension] {
             let groups = Mutex::new(Groups::new(&known));
             let projected = vectors.project(width);
-            Compare { vectors: &vectors, projected: &projected, width, threshold: 0.98, groups: &groups }.tiles(
-                0,
-                0,
-                &mut Vec::new(),
-            );
+            let compare = Compare { vectors: &vectors, projected: &projected, threshold: 0.98, groups: &groups };
+            (0..projected.queries.len()).for_each(|block| compare.block(block, 0, &mut Scratch::default()));
             assert_eq!(groups.into_inner().unwrap().first_members(), expected, "{width}");
         }
-        let costs = [0.2, 0.999].map(|threshold| choose_width(&vectors, threshold));
-        assert!(costs[0] > costs[1], "{costs:?}");
+        let widths = [0.2, 0.999].map(|threshold| choose_width(&vectors, threshold));
+        assert!(widths[0] > widths[1], "{widths:?}");
     }
 
     #[test]
@@ -376,17 +373,15 @@ mod tests {
         let values = clustered(dimension, rows);
         let all: Vec<u64> = (0..rows as u64).collect();
         let vectors = Rows { values: &values, dimension, rows: &all };
-        for width in [32, 128, dimension + ADDED] {
-            let projected = vectors.project(width);
-            let row = |at: usize| &projected[at * width..][..width];
+        for width in [32, 128, dimension] {
+            let Projected { queries, tiles, half_squares } = vectors.project(width);
+            let mut products = Matrix::default();
+            Product::of(&tiles[0]).run(Crew::Solo, &queries[0], &mut products);
             for (a, b) in [(0, 0), (0, 7), (3, 49), (14, 28)] {
-                let mut turned = row(a).to_vec();
-                turn(&mut turned);
-                let product = distance::dot(&turned, row(b));
-                let kept = width - ADDED;
-                let expected = -0.5 * distance::squared_euclidean(&row(a)[..kept], &row(b)[..kept]);
-                assert!((product - expected).abs() < 1e-5, "{width} {a} {b}: {product} is not {expected}");
-                assert!(product >= vectors.cosine(a, b) - 1.0 - 1e-5, "{width} {a} {b} would be missed");
+                let product = products.row(a)[b] - half_squares[a];
+                let squared = distance::squared_euclidean(queries[0].row(a), queries[0].row(b));
+                assert!((product + 0.5 * squared).abs() < 1e-5, "{width} {a} {b}: {product} for {squared}");
+                assert!(product >= vectors.cosine(a, b) - 1.0 - ROUNDING, "{width} {a} {b} would be missed");
             }
         }
     }

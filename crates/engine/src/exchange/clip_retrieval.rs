@@ -8,12 +8,12 @@ use crossmodal_store::{Item, Metric, Source, StoredVector};
 use half::f16;
 use serde_json::{Map, Value};
 
+use super::ArchiveReport;
 use super::destination::Destination;
 use super::import::{ImportReport, RowSource, Rows, Rules, run};
 use super::npy::{self, NpyReader};
 use super::table::{TableReader, TableWriter};
-use super::{ArchiveReport, EXTERNAL};
-use crate::collection::{Collection, DEFAULT_FIELD};
+use crate::collection::Collection;
 use crate::error::{Error, Result};
 
 const EMBEDDINGS: &str = "img_emb";
@@ -191,12 +191,9 @@ pub fn export_clip_retrieval(
     progress: &mut dyn FnMut(usize, usize),
     cancel: &CancelToken,
 ) -> Result<ArchiveReport> {
+    let field = collection.main_field()?;
     let destination = Destination::create(target, force)?;
     let snapshot = collection.store().snapshot()?;
-    let mut names = snapshot.fields().filter(|field| [DEFAULT_FIELD, EXTERNAL].contains(&field.name.as_str()));
-    let field = names.next().cloned();
-    let field =
-        field.ok_or_else(|| Error::Invalid(format!("{} holds no vectors", collection.store().folder().display())))?;
     let all = snapshot.items_with(&field.name)? as usize;
     let mut embeddings = destination.file(&format!("{EMBEDDINGS}/img_emb_0.npy"))?;
     embeddings.write(&npy::header(if half_precision { "<f2" } else { "<f4" }, &[all, field.dimension]))?;

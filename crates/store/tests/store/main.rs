@@ -1,8 +1,10 @@
 //! Tests of collections through their public interface: behaviour, faults, processes.
 
+mod concurrency;
 mod conformance;
 mod damage;
 mod filters;
+mod flipped_bytes;
 mod opening;
 mod processes;
 mod random_operations;
