@@ -44,6 +44,7 @@ const ORDERS: &[(&str, Order)] = &[
     ("search", Worker::search),
     ("probe", Worker::probe),
     ("memory", Worker::memory),
+    ("release", Worker::release),
 ];
 
 fn main() -> Outcome<()> {

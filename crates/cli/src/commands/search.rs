@@ -13,6 +13,7 @@ use crossmodal_engine::{
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::bulk_search;
 use crate::arguments::{SearchArguments, SearchMode};
 use crate::failure::{self, Outcome, Usage};
 use crate::output::{Output, Style};
@@ -67,6 +68,9 @@ struct Results {
 /// Runs the command.
 pub fn run(arguments: &SearchArguments, choice: &ModelChoice, settings: &Settings) -> anyhow::Result<Outcome> {
     let output = &settings.output;
+    if let Some(queries) = &arguments.bulk.vectors {
+        return bulk_search::run(queries, arguments, filter(arguments)?, output);
+    }
     let options = options(arguments)?;
     let words = words(arguments)?;
     if words.len() > 1 && (arguments.open || arguments.html.is_some()) {
@@ -111,6 +115,11 @@ fn items(collection: &Collection, names: &[String]) -> anyhow::Result<Vec<String
     Ok(names.iter().map(|name| collection.resolve_item(name)).collect::<Result<_, _>>()?)
 }
 
+fn filter(arguments: &SearchArguments) -> Result<Option<Filter>, Usage> {
+    let filter = arguments.filter.as_deref().map(Filter::parse).transpose();
+    filter.map_err(|error| Usage(format!("--filter: {error}")))
+}
+
 fn options(arguments: &SearchArguments) -> anyhow::Result<SearchOptions> {
     if arguments.min_score.is_some_and(|score| !(-1.0..=1.0).contains(&score)) {
         return Err(Usage("--min-score is a cosine, -1 to 1".into()).into());
@@ -128,13 +137,12 @@ fn options(arguments: &SearchArguments) -> anyhow::Result<SearchOptions> {
         SearchMode::Vector => Ranking::Vectors,
         SearchMode::Text => Ranking::Words,
     };
-    let filter = arguments.filter.as_deref().map(Filter::parse).transpose();
     let group_by = arguments.group_by.as_deref().map(str::parse::<GroupBy>).transpose();
     Ok(SearchOptions {
         k: arguments.k,
         offset: arguments.offset,
         ranking,
-        filter: filter.map_err(|error| Usage(format!("--filter: {error}")))?,
+        filter: filter(arguments)?,
         min_score: arguments.min_score,
         relevant_only: arguments.relevant_only,
         group_by: group_by.map_err(|reason| Usage(format!("--group-by: {reason}")))?,
