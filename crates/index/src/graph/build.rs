@@ -166,16 +166,22 @@ impl<'a> Linker<'a> {
     /// the node they are for, then, where there is room, such that none is much nearer.
     fn thin(&self, view: View<'_>, found: &[(u32, u32)], scratch: &mut Scratch) -> Vec<u32> {
         let mut taken: Vec<u32> = Vec::with_capacity(self.room);
-        let mut left: Vec<(u32, u32)> = found.to_vec();
+        // With each the distance to the one that hid it: where that is near enough for the other factor too, nothing is compared again.
+        let mut left: Vec<(u32, u32, u32)> =
+            found.iter().map(|(distance, node)| (*distance, *node, u32::MAX)).collect();
         for factor in FACTORS {
-            left.retain(|(distance, candidate)| {
+            left.retain_mut(|(distance, candidate, hider)| {
                 if taken.len() == self.degree {
                     return false;
                 }
-                let hidden = taken.chunks(4).any(|some| {
-                    view.distances(view.target(*candidate), some, &mut scratch.distances);
-                    scratch.distances.iter().any(|between| factor * (*between as f32) <= *distance as f32)
-                });
+                let hides = |between: &u32| factor * (*between as f32) <= *distance as f32;
+                let hidden = hides(hider)
+                    || taken.chunks(4).any(|some| {
+                        view.distances(view.target(*candidate), some, &mut scratch.distances);
+                        let found = scratch.distances.iter().copied().find(hides);
+                        *hider = found.unwrap_or(*hider);
+                        found.is_some()
+                    });
                 if !hidden {
                     taken.push(*candidate);
                 }
