@@ -1,14 +1,17 @@
 //! Looking into the nearest cells.
 
 use crossmodal_kernels::Matrix;
+use crossmodal_kernels::distance::dot;
 use crossmodal_kernels::signs::{BLOCK_ROWS, SignTable, scan_signs};
 use rayon::prelude::*;
 
 use super::centres::greatest_many;
 use super::{CellCodes, Data, Ivf, Parts};
 use crate::candidates::{self, Candidates};
+use crate::top_k::Collect;
 use crate::{
-    AnnIndex, FlatIndex, IndexError, IndexInfo, IndexKind, Neighbor, RowSet, SearchOptions, Selection, Vectors,
+    AnnIndex, FlatIndex, IndexError, IndexInfo, IndexKind, Metric, Neighbor, Ranked, RowSet, SearchOptions, Selection,
+    Vectors,
 };
 
 /// Queries that are compared with the centres together.
@@ -18,7 +21,13 @@ const LANES: usize = 16;
 /// Rows that are estimated in the time of one exact score.
 const ESTIMATES_PER_SCORE: usize = 32;
 /// Candidates that are scored exactly, for each result and at least.
-const CANDIDATES: (usize, usize) = (10, 50);
+const CANDIDATES: (usize, usize) = (16, 64);
+/// Candidates that are scored before the floor for further ones is raised.
+const SCORED: usize = 16;
+/// What an estimate may be off by, times factor and distance from the centre: 2.5 times its standard deviation. The part of a row that its
+/// signs don't hold has a length of sqrt(pi / 2 - 1) of the whole, which is sqrt(2 / pi) of the factor times the root of the dimension, and
+/// lies in a random direction.
+const DOUBT: f32 = 2.5 * 0.603;
 /// By how much more is looked at when too little was found.
 const WIDER: usize = 4;
 
@@ -100,12 +109,37 @@ impl Ivf {
                     let factors = &parts.factors[blocks.start * 2 * BLOCK_ROWS..blocks.end * 2 * BLOCK_ROWS];
                     scan_signs(signs, factors, table, query.products[*cell as usize], estimates);
                     let estimates = &estimates[slots.start - blocks.start * BLOCK_ROWS..][..ids.len()];
-                    keep_best(candidates, estimates, ids, slots.start, selection.allowed);
+                    let place = (number as u64) << 32 | slots.start as u64;
+                    keep_best(candidates, estimates, ids, place, selection.allowed);
                 }
             }
         }
-        rows.extend(candidates.rows().map(|slot| parts.ids[slot as usize]));
-        candidates::collect(k, selection, |top| candidates::offer(top, vectors, query.values, rows))
+        candidates::collect(k, selection, |top| {
+            candidates::offer(top, vectors, query.values, rows);
+            let square = dot(query.values, query.values);
+            for some in candidates.sorted().chunks(SCORED) {
+                let floor = self.estimate_floor(square, top.floor());
+                rows.clear();
+                for Ranked { score: estimate, row: place } in some {
+                    let (cell, slot) = (cells[(place >> 32) as usize] as usize, *place as u32 as usize);
+                    let factor = parts.factors[slot / BLOCK_ROWS * 2 * BLOCK_ROWS + slot % BLOCK_ROWS];
+                    let distance = self.centres.distance(cell, square, query.products[cell]);
+                    let hopeless = estimate + DOUBT * factor * distance < floor;
+                    if !hopeless {
+                        rows.push(parts.ids[slot]);
+                    }
+                }
+                candidates::offer(top, vectors, query.values, rows);
+            }
+        })
+    }
+
+    /// The estimate that a row with this score has, but for its error.
+    fn estimate_floor(&self, square: f32, score: f32) -> f32 {
+        match self.metric {
+            Metric::Cosine | Metric::InnerProduct => score,
+            Metric::Euclidean => (square - score * score) / 2.0,
+        }
     }
 
     /// Probes until there are `k` results or nothing more to find.
@@ -148,17 +182,17 @@ fn count(allowed: Option<&RowSet>, ids: &[u32]) -> usize {
     }
 }
 
-/// Offers a cell's selected rows by their slots.
-fn keep_best(candidates: &mut Candidates, estimates: &[f32], ids: &[u32], first_slot: usize, allowed: Option<&RowSet>) {
+/// Offers a cell's selected rows by their places: the number of the cell in the order of the search, and in the lower half the slot.
+fn keep_best(candidates: &mut Candidates, estimates: &[f32], ids: &[u32], first: u64, allowed: Option<&RowSet>) {
     for (number, (estimates, ids)) in estimates.chunks(LANES).zip(ids.chunks(LANES)).enumerate() {
         let floor = candidates.floor();
         if !reaches(estimates, floor) {
             continue;
         }
-        let slot = first_slot + number * LANES;
+        let place = first + (number * LANES) as u64;
         for (at, (estimate, row)) in estimates.iter().zip(ids).enumerate() {
             if *estimate >= floor && is_member(allowed, *row) {
-                candidates.push(*estimate, (slot + at) as u64);
+                candidates.push(*estimate, place + at as u64);
             }
         }
     }
