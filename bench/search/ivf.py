@@ -87,7 +87,7 @@ def measure(rounds, quick):
     worker = ours.Worker(name)
     _, before = _resident(worker, file)
     opened = worker.order("open", file=str(file))["seconds"]
-    worker.search(effort=32)
+    worker.search(effort=32, alone=True)
     mapped, after = _resident(worker, file)
     exact = faiss.IndexFlatIP(rows.shape[1])
     exact.add(rows)
