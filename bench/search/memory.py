@@ -17,6 +17,7 @@ import numpy
 import data
 import graph
 import ours
+from curve import ratios, shown
 import settings
 
 SHARE, SECONDS = 0.45, 0.3
@@ -104,7 +105,29 @@ def measure(rounds, quick):
         runs[OURS_COLD].append(search(name, truth))
         settings.rows_file(name).read_bytes()
         runs[graph.OURS].append(search(name, truth))
-    return {"data": name, "builds": builds, "runs": runs}
+    return {"data": name, "builds": builds, "runs": runs, "efforts": graph.EFFORTS, "curves": curves(name, rounds)}
+
+
+def curves(name, rounds):
+    """Recall and speed of both saved indexes, opened, on one thread; a round's engines take turns at each effort."""
+    import peers
+
+    queries, truth = numpy.load(settings.queries_file(name)), numpy.load(settings.truth_file(name))
+    theirs, worker = peers.Hnswlib(), ours.Worker(name)
+    theirs.open(hnswlib_file(name), queries.shape[1])
+    worker.order("open", file=str(settings.DATA / f"{name}-graph.index"))
+    runs = {graph.OURS: [], "hnswlib": []}
+    for number in range(rounds + 1):
+        found = {kind: [] for kind in runs}
+        for effort in graph.EFFORTS:
+            for kind, search_one in [("hnswlib", lambda e: theirs.search(queries, e)), (graph.OURS, worker.search)]:
+                rows, seconds = search_one(effort)
+                found[kind].append((data.recall(rows, truth), len(queries) / seconds))
+        if number:
+            for kind, curve in found.items():
+                runs[kind].append(curve)
+    worker.close()
+    return runs
 
 
 def _median(samples, kind, key):
@@ -119,11 +142,16 @@ def bars(samples):
         seconds = _median(samples, kind, "seconds")
         lines.append((f"graph, resident memory, {samples['data']}, {state}", f"<= {SHARE} x hnswlib", f"{share:.2f}", share <= SHARE))
         lines.append((f"open {samples['data']} and answer the first query, {state}", f"<= {SECONDS} s", f"{seconds:.3f} s", seconds <= SECONDS))
+    for recall in graph.RECALLS:
+        found = [graph.rates(samples, kind, recall) for kind in (graph.OURS, "hnswlib")]
+        ratio = ratios(*found)
+        met = ratio is not None and ratio[0] >= graph.DEMANDED[0][1]
+        lines.append((f"graph, queries/s at recall {recall}, {samples['data']}, both opened", f">= {graph.DEMANDED[0][1]} x hnswlib", shown(ratio), met))
     return lines
 
 
 def tables(samples):
-    """Memory and times of both."""
+    """Memory, times and speed of both."""
     lines = [f"## Memory and opening, {samples['data']}", "", "After opening the saved index and all queries, at effort 64 (hnswlib) or the default (ours).", ""]
     lines += ["| | resident, MB | of it anonymous, MB | open and first query, s | recall |", "|---|---|---|---|---|"]
     for kind in samples["runs"]:
@@ -133,6 +161,8 @@ def tables(samples):
             cells.append(f"{_median(samples, kind, key) * factor:,.{digits}f}" if has else "")
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
     builds = ", ".join(f"{kind} {seconds:.0f} s" for kind, seconds in samples["builds"].items())
+    lines += ["", "Recall → queries per second of the opened indexes, one thread, medians of the rounds.", ""]
+    lines += graph.curve_table(samples, {graph.OURS: graph.OURS, "hnswlib": "hnswlib M16 efC100"})
     return [*lines, "", f"Builds on {settings.BUILD_THREADS} threads: {builds}."]
 
 
