@@ -12,7 +12,7 @@ from curve import rate_at, ratios, shown
 
 CELLS = {"1m": 4096, "small": 100}
 #: Cells that are looked into.
-EFFORTS = [2, 4, 6, 8, 12, 16, 24, 32, 48, 64]
+EFFORTS = [4, 8, 12, 14, 16, 20, 24, 32, 64]
 #: Candidates of FAISS that are scored exactly, for each result.
 REFINED = [5, 10, 20]
 RECALL = 0.95

@@ -1,8 +1,8 @@
 //! Looking into the nearest cells.
 
-use crossmodal_kernels::Matrix;
 use crossmodal_kernels::distance::dot;
 use crossmodal_kernels::signs::{self, BLOCK_ROWS, SignTable, scan_signs};
+use crossmodal_kernels::{Matrix, scan};
 use rayon::prelude::*;
 
 use super::centres::greatest_many;
@@ -16,8 +16,6 @@ use crate::{
 
 /// Most queries that are compared with the centres together.
 const QUERIES: usize = 64;
-/// Estimates that are compared with the floor together.
-const LANES: usize = 16;
 /// Rows that are estimated in the time of one exact score.
 const ESTIMATES_PER_SCORE: usize = 32;
 /// Candidates that are scored exactly, for each result and at least.
@@ -38,9 +36,20 @@ struct Scratch {
     cells: Vec<u32>,
     rotated: Vec<f32>,
     table: SignTable,
-    estimates: Vec<f32>,
+    cell: Estimated,
     candidates: Candidates,
     rows: Vec<u32>,
+}
+
+/// The estimates of a cell's rows.
+#[derive(Default)]
+struct Estimated {
+    /// Whole blocks; the cell's own rows begin at `start`.
+    estimates: Vec<f32>,
+    start: usize,
+    /// As many zeros.
+    zeros: Vec<f32>,
+    places: Vec<u32>,
 }
 
 /// One query and what is known of it.
@@ -88,7 +97,7 @@ impl Ivf {
             self.rotation.apply(query.values, &mut scratch.rotated);
             scratch.table.set(&scratch.rotated);
         }
-        let Scratch { cells, table, estimates, candidates, rows, .. } = scratch;
+        let Scratch { cells, table, cell: estimated, candidates, rows, .. } = scratch;
         candidates.reset(breadth.keep);
         rows.clear();
         let mut seen = 0;
@@ -108,16 +117,17 @@ impl Ivf {
                 CellCodes::Signs => {
                     let blocks = slots.start / BLOCK_ROWS..slots.end.div_ceil(BLOCK_ROWS);
                     let bytes = BLOCK_ROWS * self.sign_bytes();
-                    estimates.resize(blocks.len() * BLOCK_ROWS, 0.0);
+                    estimated.estimates.resize(blocks.len() * BLOCK_ROWS, 0.0);
+                    estimated.zeros.resize(blocks.len() * BLOCK_ROWS, 0.0);
+                    estimated.start = slots.start - blocks.start * BLOCK_ROWS;
                     let bits = &parts.signs[blocks.start * bytes..blocks.end * bytes];
                     let factors = &parts.factors[blocks.start * 2 * BLOCK_ROWS..blocks.end * 2 * BLOCK_ROWS];
                     if let Some(next) = cells.get(number + 1) {
                         signs::expect(&parts.signs[self.starts[*next as usize] as usize / BLOCK_ROWS * bytes..]);
                     }
-                    scan_signs(bits, factors, table, query.products[*cell as usize], estimates);
-                    let estimates = &estimates[slots.start - blocks.start * BLOCK_ROWS..][..ids.len()];
+                    scan_signs(bits, factors, table, query.products[*cell as usize], &mut estimated.estimates);
                     let place = (number as u64) << 32 | slots.start as u64;
-                    keep_best(candidates, estimates, ids, place, selection.allowed);
+                    keep_best(candidates, estimated, ids, place, selection.allowed);
                 }
             }
         }
@@ -190,28 +200,14 @@ fn count(allowed: Option<&RowSet>, ids: &[u32]) -> usize {
 }
 
 /// Offers a cell's selected rows by their places: the number of the cell in the order of the search, and in the lower half the slot.
-fn keep_best(candidates: &mut Candidates, estimates: &[f32], ids: &[u32], first: u64, allowed: Option<&RowSet>) {
-    for (number, (estimates, ids)) in estimates.chunks(LANES).zip(ids.chunks(LANES)).enumerate() {
-        let floor = candidates.floor();
-        if !reaches(estimates, floor) {
-            continue;
+fn keep_best(candidates: &mut Candidates, cell: &mut Estimated, ids: &[u32], first: u64, allowed: Option<&RowSet>) {
+    let (estimates, zeros) = (&cell.estimates[cell.start..][..ids.len()], &cell.zeros[..ids.len()]);
+    scan::reaching(estimates, zeros, candidates.floor(), &mut cell.places);
+    for at in &cell.places {
+        let at = *at as usize;
+        if is_member(allowed, ids[at]) {
+            candidates.push(estimates[at], first + at as u64);
         }
-        let place = first + (number * LANES) as u64;
-        for (at, (estimate, row)) in estimates.iter().zip(ids).enumerate() {
-            if *estimate >= floor && is_member(allowed, *row) {
-                candidates.push(*estimate, place + at as u64);
-            }
-        }
-    }
-}
-
-/// Whether any estimate isn't below the floor.
-#[inline]
-fn reaches(estimates: &[f32], floor: f32) -> bool {
-    match <&[f32; LANES]>::try_from(estimates) {
-        // Of known length and without an early end, so that it becomes a few vector instructions.
-        Ok(estimates) => estimates.iter().fold(0, |any, estimate| any | u32::from(*estimate >= floor)) != 0,
-        Err(_) => estimates.iter().any(|estimate| *estimate >= floor),
     }
 }
 
