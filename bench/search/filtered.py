@@ -1,7 +1,5 @@
 """Filtered search: only some rows, drawn at random, may be results. One thread."""
 
-import statistics
-
 import numpy
 
 import data
@@ -80,11 +78,5 @@ def tables(samples):
     names = {graph.OURS: graph.OURS, **{peer.kind: peer.name for peer in PEERS}}
     lines = [f"## Filtered search, {samples['data']}, one thread", "", "Recall → queries per second, medians of the rounds."]
     for share, found in samples["shares"].items():
-        lines += ["", f"{float(share):.0%} of the rows:", "", "| effort | " + " | ".join(names.values()) + " |", "|---" * (len(names) + 1) + "|"]
-        for number, effort in enumerate(found["efforts"]):
-            cells = []
-            for kind in names:
-                points = [curve[number] for curve in found["curves"][kind]]
-                cells.append(f"{statistics.median(point[0] for point in points):.4f} → {statistics.median(point[1] for point in points):,.0f}")
-            lines.append(f"| {effort} | " + " | ".join(cells) + " |")
+        lines += ["", f"{float(share):.0%} of the rows:", "", *graph.curve_table(found, names)]
     return lines

@@ -44,7 +44,7 @@ def measure(rounds, quick):
     return {"data": name, "efforts": EFFORTS, "curves": runs, "builds": builds}
 
 
-def _rates(samples, kind, recall):
+def rates(samples, kind, recall):
     """Queries per second at a recall in each round."""
     return [rate_at([tuple(point) for point in curve], recall) for curve in samples["curves"][kind]]
 
@@ -54,7 +54,7 @@ def bars(samples):
     lines = []
     for recall in RECALLS:
         for peer, least in DEMANDED:
-            ratio = ratios(_rates(samples, OURS, recall), _rates(samples, peer, recall))
+            ratio = ratios(rates(samples, OURS, recall), rates(samples, peer, recall))
             met = ratio is not None and ratio[0] >= least
             lines.append((f"graph, queries/s at recall {recall}, {samples['data']}", f">= {least} x {peer}", shown(ratio), met))
     ratio = ratios(samples["builds"][OURS], samples["builds"]["hnswlib"])
@@ -62,11 +62,9 @@ def bars(samples):
     return lines
 
 
-def tables(samples):
-    """Recall and speed of every engine."""
-    names = {OURS: OURS, **{peer.kind: peer.name for peer in peers.ALL}}
-    lines = [f"## Graph, {samples['data']}, one thread", "", "Recall → queries per second, medians of the rounds.", ""]
-    lines += ["| effort | " + " | ".join(names.values()) + " |", "|---" * (len(names) + 1) + "|"]
+def curve_table(samples, names):
+    """Recall and speed by effort, and the speed at the recalls asked for. `names` are titles by kind."""
+    lines = ["| effort | " + " | ".join(names.values()) + " |", "|---" * (len(names) + 1) + "|"]
     for number, effort in enumerate(samples["efforts"]):
         cells = []
         for kind in names:
@@ -74,8 +72,16 @@ def tables(samples):
             cells.append(f"{statistics.median(point[0] for point in points):.4f} → {statistics.median(point[1] for point in points):,.0f}")
         lines.append(f"| {effort} | " + " | ".join(cells) + " |")
     for recall in RECALLS:
-        rates = [[rate for rate in _rates(samples, kind, recall) if rate] for kind in names]
-        cells = [f"{statistics.median(found):,.0f}" if found else "not reached" for found in rates]
+        found = [[rate for rate in rates(samples, kind, recall) if rate] for kind in names]
+        cells = [f"{statistics.median(each):,.0f}" if each else "not reached" for each in found]
         lines.append(f"| at {recall} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def tables(samples):
+    """Recall and speed of every engine."""
+    names = {OURS: OURS, **{peer.kind: peer.name for peer in peers.ALL}}
+    lines = [f"## Graph, {samples['data']}, one thread", "", "Recall → queries per second, medians of the rounds.", ""]
+    lines += curve_table(samples, names)
     lines.append("| build, s | " + " | ".join(f"{statistics.median(samples['builds'][kind]):.1f}" for kind in names) + " |")
     return lines

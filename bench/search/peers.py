@@ -23,6 +23,11 @@ class Hnswlib:
         self.index.add_items(rows, num_threads=threads)
         return time.perf_counter() - start
 
+    def open(self, file, dimension):
+        """Takes a saved index."""
+        self.index = hnswlib.Index("ip", dimension)
+        self.index.load_index(str(file))
+
     def search(self, queries, effort, allowed=None):
         """Row numbers and seconds, on one thread. `allowed` is an array of a truth value per row."""
         self.index.set_ef(max(effort, settings.K))

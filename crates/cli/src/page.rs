@@ -25,6 +25,8 @@ pub struct Page {
     pub model: String,
     /// How long the search took, in seconds.
     pub seconds: f64,
+    /// What the scores are, in a sentence.
+    pub scores: String,
     /// The rank of the first hit.
     pub first: usize,
     /// The hits, best first.
@@ -34,7 +36,7 @@ pub struct Page {
 /// One hit.
 #[derive(Debug, Clone)]
 pub struct PageHit {
-    /// The cosine.
+    /// How good it is.
     pub score: f32,
     /// How unlikely it is by chance, 0..=1.
     pub confidence: Option<f32>,
@@ -43,6 +45,9 @@ pub struct PageHit {
     /// What is known of it.
     pub caption: String,
 }
+
+/// What confidence is.
+const CONFIDENCE: &str = " Confidence is the probability that no unrelated item would be as near.";
 
 const STYLE: &str = "\
 :root { color-scheme: light dark; --back: #f6f6f4; --card: #fff; --ink: #1d1d1b; --soft: #6b6b66; --line: #e2e2dd; --accent: #1f6f54; }
@@ -93,9 +98,9 @@ impl Page {
         }
         let _ = write!(
             html,
-            "</main>\n<footer>Scores are cosines between the query and each picture, as {} sees them. Confidence is the probability \
-             that no unrelated item scores as high.</footer>\n</body>\n</html>\n",
-            escape(&self.model)
+            "</main>\n<footer>{}{}</footer>\n</body>\n</html>\n",
+            escape(&self.scores),
+            if self.hits.iter().any(|hit| hit.confidence.is_some()) { CONFIDENCE } else { "" }
         );
         html
     }
@@ -214,6 +219,7 @@ mod tests {
             collection: evil.into(),
             model: evil.into(),
             seconds: 0.1,
+            scores: "Scores are cosines.".into(),
             first: 1,
             hits: vec![PageHit { score: 0.5, confidence: Some(0.25), path: evil.into(), caption: evil.into() }],
         };
@@ -230,6 +236,7 @@ mod tests {
             collection: "c".into(),
             model: "m".into(),
             seconds: 0.0,
+            scores: "Scores are cosines.".into(),
             first: 1,
             hits: Vec::new(),
         };

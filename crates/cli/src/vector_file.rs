@@ -4,6 +4,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use crossmodal_engine::exchange::npy;
 use serde::Serialize;
 use serde_json::json;
 use tempfile::NamedTempFile;
@@ -116,7 +117,7 @@ impl VectorFile {
     pub fn finish(mut self) -> anyhow::Result<()> {
         let named = || self.path.display().to_string();
         let header = match self.format {
-            Format::Npy => npy_header(self.rows, self.dimension),
+            Format::Npy => npy::header("<f4", &[self.rows, self.dimension]),
             Format::Safetensors => safetensors_header(&self.inputs, self.dimension)?,
             Format::JsonLines => Vec::new(),
         };
@@ -152,16 +153,6 @@ fn give_ordinary_permissions(file: &std::fs::File) {
     let _ = file;
 }
 
-/// Magic, version 1.0, length, and a dictionary padded so that the data begins at a multiple of 64.
-fn npy_header(rows: usize, columns: usize) -> Vec<u8> {
-    let dictionary = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
-    let length = (10 + dictionary.len() + 1).next_multiple_of(64) - 10;
-    let mut header = b"\x93NUMPY\x01\x00".to_vec();
-    header.extend_from_slice(&(length as u16).to_le_bytes());
-    header.extend_from_slice(format!("{dictionary:<width$}\n", width = length - 1).as_bytes());
-    header
-}
-
 /// Length and JSON, padded so that the data begins at a multiple of 8.
 fn safetensors_header(inputs: &[String], columns: usize) -> anyhow::Result<Vec<u8>> {
     let rows = inputs.len();
@@ -182,7 +173,7 @@ mod tests {
     #[test]
     fn headers_are_aligned() {
         for (rows, columns) in [(0, 128), (1, 512), (1_000_000_000, 1280)] {
-            let header = npy_header(rows, columns);
+            let header = npy::header("<f4", &[rows, columns]);
             assert_eq!(header.len() % 64, 0);
             assert_eq!(usize::from(u16::from_le_bytes([header[8], header[9]])), header.len() - 10);
             assert!(header.ends_with(b"\n"));

@@ -334,7 +334,7 @@ fn cost(items: usize) -> Result<()> {
     let model = load("mini", &LoadOptions::default())?;
     let place = tempfile::tempdir()?;
     let collection = Collection::open(&place.path().join("collection"), &Mode::write())?;
-    let space = collection.adopt(model.as_ref())?;
+    let space = collection.adopt(model.as_ref())?.space;
     let mut state = 1u64;
     let mut value = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -345,7 +345,7 @@ fn cost(items: usize) -> Result<()> {
             item: Item::new(format!("{number}.png"), "image"),
             vectors: vec![VectorRecord {
                 field: crossmodal_engine::DEFAULT_FIELD.into(),
-                space: space.space.clone(),
+                space: space.clone(),
                 part: 0,
                 modality: "image".into(),
                 span: None,

@@ -167,6 +167,22 @@ impl Collection {
         Ok(Target { field, space })
     }
 
+    /// The field that work without a model is about: the only one, or the active one of several.
+    ///
+    /// # Errors
+    /// A collection without vectors, several fields of which none is the active one, failures of the storage.
+    pub(crate) fn main_field(&self) -> Result<Field> {
+        let (mut fields, active) = (self.store.fields()?, self.field()?);
+        let at = if fields.len() == 1 { Some(0) } else { fields.iter().position(|field| field.name == active) };
+        at.map(|at| fields.swap_remove(at)).ok_or_else(|| {
+            let folder = self.store.folder().display();
+            Error::Invalid(match fields.len() {
+                0 => format!("{folder} holds no vectors"),
+                count => format!("{folder} has {count} fields and none is named {active:?}"),
+            })
+        })
+    }
+
     /// The full id of an item named by its id, by a path to its file, or by the end of its id where that is unique.
     ///
     /// # Errors
@@ -246,7 +262,7 @@ impl Collection {
     /// # Errors
     /// Failures of the storage.
     pub fn choose_index(&self, choice: IndexChoice) -> Result<()> {
-        Ok(self.store.choose_index(&self.field()?, choice)?)
+        Ok(self.store.choose_index(&self.main_field()?.name, choice)?)
     }
 
     /// Whether building or extending the index is worth it.
@@ -254,7 +270,7 @@ impl Collection {
     /// # Errors
     /// Failures of the storage.
     pub fn index_is_due(&self) -> Result<bool> {
-        Ok(self.store.index_is_due(&self.field()?)?)
+        Ok(self.store.index_is_due(&self.main_field()?.name)?)
     }
 
     /// Brings the index up to the vectors there are: extends it, or builds it anew where that is necessary or asked for.
@@ -262,7 +278,7 @@ impl Collection {
     /// # Errors
     /// A collection without vectors, one opened for reading, cancellation, failures of the storage.
     pub fn build_index(&self, rebuild: bool, control: &BuildControl<'_>) -> Result<IndexReport> {
-        Ok(self.store.build_index(&self.field()?, rebuild, control)?)
+        Ok(self.store.build_index(&self.main_field()?.name, rebuild, control)?)
     }
 
     /// Gives the space of forgotten vectors back.

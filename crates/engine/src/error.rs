@@ -58,6 +58,14 @@ pub enum Error {
     /// A query that can't be understood.
     #[error(transparent)]
     Expression(#[from] crate::search::expression::ExpressionError),
+    /// A file of vectors or of an exported collection that can't be understood.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was found and what was expected.
+        reason: String,
+    },
     /// A metadata file that can't be understood.
     #[error("{}:{line}: {reason}", path.display())]
     Metadata {
@@ -98,9 +106,15 @@ impl Error {
                 _ => ErrorKind::Internal,
             },
             Self::Io { .. } => ErrorKind::Io,
-            Self::Invalid(_) | Self::Expression(_) | Self::Metadata { .. } => ErrorKind::InvalidInput,
+            Self::Invalid(_) | Self::Expression(_) | Self::Metadata { .. } | Self::File { .. } => {
+                ErrorKind::InvalidInput
+            }
             Self::NotFound(_) => ErrorKind::NotFound,
         }
+    }
+
+    pub(crate) fn file(path: &std::path::Path, reason: impl Into<String>) -> Self {
+        Self::File { path: path.to_path_buf(), reason: reason.into() }
     }
 
     pub(crate) fn io(path: &std::path::Path, source: std::io::Error) -> Self {

@@ -20,11 +20,14 @@
 
 pub mod accuracy;
 pub mod bench;
+pub mod bulk;
 pub mod classify;
 mod collection;
 pub mod demo;
+pub mod duplicates;
 mod embed;
 mod error;
+pub mod exchange;
 pub mod files;
 pub mod ingest;
 pub mod metadata;
@@ -40,12 +43,12 @@ pub use crossmodal_models::{
     verify,
 };
 pub use crossmodal_store::{
-    BuildControl, CollectionInfo, CompactReport, Comparison, FieldInfo, Filter, FilterPath, FilterValue, Hit,
-    IndexChoice, IndexInfo, IndexReport, IndexState, Item, ListRequest, Problem, ProblemKind, Source, StoreError,
-    StoredItem, VerifyReport as CollectionReport,
+    BackupReport, BuildControl, CollectionInfo, CompactReport, Comparison, FieldInfo, Filter, FilterPath, FilterValue,
+    Hit, IndexChoice, IndexInfo, IndexReport, IndexState, Item, ListRequest, Metric, Problem, ProblemKind, Source,
+    StoreError, StoredItem, VerifyReport as CollectionReport,
 };
 pub use embed::{embed_each, read_input};
 pub use error::{Error, ErrorKind, Result};
 pub use search::expression;
-pub use search::{Found, GroupBy, Part, Query, SearchOptions, Subject};
+pub use search::{Found, GroupBy, Part, Query, Ranking, SearchOptions, Subject};
 pub use similarity::{Similarity, similarity};

@@ -22,8 +22,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crossmodal_index::{
-    AnnIndex, AnyIndex, CellCodes, CodedRows, Container, FlatIndex, Graph, GraphOptions, Ivf, IvfOptions, Metric,
-    Neighbor, RowCodes, RowSet, SearchOptions, Selection, Vectors,
+    AnnIndex, AnyIndex, CellCodes, CodedRows, Container, FlatIndex, Graph, GraphOptions, IndexKind, Ivf, IvfOptions,
+    Metric, Neighbor, RowCodes, RowSet, SearchOptions, Selection, Vectors,
 };
 use crossmodal_kernels::team::Team;
 use crossmodal_kernels::{MappedFile, peak};
@@ -31,6 +31,7 @@ use serde_json::{Value, json};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
+/// What an order does, and its answer.
 type Order = fn(&mut Worker, &Value) -> Outcome<Value>;
 
 /// Every order by its name.
@@ -133,6 +134,10 @@ impl Worker {
     fn open(&mut self, order: &Value) -> Outcome<Value> {
         let start = Instant::now();
         let container = Container::open(MappedFile::open(Path::new(text(order, "file")?))?)?;
+        if container.stamp().kind != IndexKind::Flat {
+            // Few rows of a query are scored exactly, wherever they lie.
+            self.rows.iter().for_each(|rows| rows.map.expect_single_reads());
+        }
         self.index = Index::Any(AnyIndex::open(container)?);
         Ok(json!({ "seconds": start.elapsed().as_secs_f64() }))
     }

@@ -13,6 +13,7 @@ mod flat;
 mod graph;
 mod ivf;
 mod metric;
+mod near_groups;
 mod row_set;
 #[cfg(test)]
 mod testing;
@@ -26,5 +27,6 @@ pub use flat::{CodedRows, FlatIndex, Neighbor, RowCodes, Selection};
 pub use graph::{Graph, GraphOptions};
 pub use ivf::{CellCodes, Ivf, IvfOptions};
 pub use metric::Metric;
+pub use near_groups::near_groups;
 pub use row_set::RowSet;
 pub use top_k::{GroupedTopK, Ranked, TopK};

@@ -45,15 +45,7 @@ impl RowSet {
 
     /// The members in order.
     pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
-        self.words.iter().enumerate().flat_map(|(index, word)| {
-            let mut rest = *word;
-            std::iter::from_fn(move || {
-                let bit = u64::from(rest.trailing_zeros());
-                let found = (rest != 0).then_some(index as u64 * 64 + bit);
-                rest &= rest.wrapping_sub(1);
-                found
-            })
-        })
+        self.members_in(0, self.len)
     }
 
     /// Whether `row` is a member.

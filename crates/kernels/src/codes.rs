@@ -165,12 +165,12 @@ mod avx2 {
             }
         };
         (0..count.min(AHEAD)).for_each(fetch);
-        for i in 0..count {
+        for (i, out) in out.iter_mut().enumerate() {
             if i + AHEAD < count {
                 fetch(i + AHEAD);
             }
             // SAFETY: the caller's promise: `length` levels of either, a multiple of 64.
-            out[i] = unsafe { pair(code.as_ptr(), start(i), length) };
+            *out = unsafe { pair(code.as_ptr(), start(i), length) };
         }
     }
 

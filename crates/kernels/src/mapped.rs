@@ -48,6 +48,16 @@ impl MappedFile {
         Ok(Self { map: Some(map) })
     }
 
+    /// Tells the system that single places will be read: it then reads their pages from the file and not what lies behind them. Without effect where
+    /// the system has no such request.
+    pub fn expect_single_reads(&self) {
+        #[cfg(unix)]
+        if let Some(map) = &self.map {
+            // A refusal only means that more is read.
+            drop(map.advise(memmap2::Advice::Random));
+        }
+    }
+
     /// Tells the system that these bytes won't be needed soon: they stop counting as this process's memory and are read from the
     /// file again if they are needed after all. Without effect where the system has no such request.
     pub fn release(&self, range: Range<usize>) {
@@ -89,6 +99,17 @@ mod tests {
         assert_eq!(&*MappedFile::open_prefix(&path, 2).unwrap(), b"ab");
         assert_eq!(&*MappedFile::open_prefix(&path, 0).unwrap(), b"");
         assert!(MappedFile::open(&dir.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn single_reads_see_the_same_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bytes");
+        let bytes: Vec<u8> = (0..50_000u32).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let map = MappedFile::open(&path).unwrap();
+        map.expect_single_reads();
+        assert_eq!(&*map, &bytes[..]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::WaitOption;
+use super::exchange::{BackupArguments, DuplicatesArguments, ExportArguments, ImportArguments};
 use super::upkeep::{MigrateArguments, OptimizeArguments};
 
 /// The collection, as an argument or as an option.
@@ -48,6 +49,14 @@ pub enum CollectionCommand {
     Verify(VerifyArguments),
     /// Give the space of forgotten vectors back
     Compact(CompactArguments),
+    /// Take in vectors that were computed elsewhere, or what `export` wrote
+    Import(ImportArguments),
+    /// Write everything to a folder that others can read
+    Export(ExportArguments),
+    /// Copy a collection while it is in use, and check the copy
+    Backup(BackupArguments),
+    /// Find items that are there several times
+    Duplicates(DuplicatesArguments),
 }
 
 /// `crossmodal collection info`

@@ -4,7 +4,9 @@
 #![allow(rustdoc::broken_intra_doc_links)]
 
 mod bench;
+mod bulk;
 mod collection;
+mod exchange;
 mod media;
 mod model;
 mod quantize;
@@ -19,12 +21,15 @@ pub use bench::{BenchArguments, BenchModality};
 pub use collection::{
     CollectionCommand, CompactArguments, InfoArguments, ListArguments, RemoveArguments, VerifyArguments,
 };
+pub use exchange::{
+    BackupArguments, DuplicatesArguments, ExportArguments, ExportFormat, ImportArguments, MetricChoice,
+};
 pub use media::{Alpha, Decode, ModelOption, ModelRules, Orientation, Pillow, Precision};
 pub use model::{GoldenArguments, ModelCommand, ModelNameArguments};
 pub use quantize::QuantizeArguments;
 pub use tasks::{
     ClassifyArguments, CompletionsArguments, DemoArguments, EmbedArguments, IndexArguments, SearchArguments,
-    SimilarityArguments,
+    SearchMode, SimilarityArguments,
 };
 pub use upkeep::{IndexKindOption, MigrateArguments, OptimizeArguments};
 
@@ -110,7 +115,7 @@ pub enum Command {
     Similarity(SimilarityArguments),
     /// Sort pictures by labels that were never trained on (zero-shot)
     Classify(ClassifyArguments),
-    /// Look after collections: info, list, optimize, migrate, remove, verify, compact
+    /// Look after collections: info, list, optimize, import, export, migrate, duplicates, ...
     #[command(subcommand)]
     Collection(CollectionCommand),
     /// Look after models: list, info, pull, verify

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args};
+use clap::{ArgGroup, Args, ValueEnum};
 
 use super::WaitOption;
+use super::bulk::BulkOptions;
 use super::media::{ModelOption, ModelRules};
 
 /// `crossmodal demo`
@@ -70,9 +71,21 @@ pub struct IndexArguments {
     pub rules: ModelRules,
 }
 
+/// What ranks the items of a search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum SearchMode {
+    /// Nearness of vectors
+    #[default]
+    Vector,
+    /// The query's words in captions, names and other texts
+    Text,
+    /// Both
+    Hybrid,
+}
+
 /// `crossmodal search`
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("asked").args(["words", "query", "queries", "image", "like"]).required(true).multiple(true))]
+#[command(group = ArgGroup::new("asked").args(["words", "query", "queries", "image", "like", "vectors"]).required(true).multiple(true))]
 #[command(after_help = "\
 Examples:
   crossmodal search red apple --collection gallery.cm
@@ -80,11 +93,13 @@ Examples:
   crossmodal search --like beach.jpg at night --not people --collection photos.cm --open
   crossmodal search dog --relevant-only --group-by folder --collection photos.cm
   crossmodal search --queries queries.txt --json --collection photos.cm > hits.jsonl
+  crossmodal search --vectors Q.npy -k 10 --output R.npy --collection x.cm
 
 Words are a sum where they say so: `+` and `-` between spaces join words, \"quoted words\", pictures (a path, or image:PATH)
 and items (item:ID), each with a weight before a colon if wanted. Anything else is plain text: docs/searching.md.
 JSON: {collection, model, query: {words, images, like, not, unlike}, milliseconds, hits: [{rank, score, confidence,
-       id, path, modality, missing, group, metadata}]}; a line of it for each query where there are several")]
+       id, path, modality, missing, group, metadata}]}; a line of it for each query where there are several;
+       of --vectors {collection, queries, k, seconds, queries_per_second, loading_seconds, output, scores}")]
 pub struct SearchArguments {
     /// Words, or a sum of words, pictures and items; several arguments are one query
     #[arg(value_name = "WORDS")]
@@ -116,6 +131,15 @@ pub struct SearchArguments {
     /// Hits to pass over: the pages before
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = offset)]
     pub offset: usize,
+    /// Only items that satisfy a condition: `year >= 2020 and tag in (a, b)`, see docs/filters.md
+    #[arg(long, value_name = "CONDITION")]
+    pub filter: Option<String>,
+    /// What ranks the items: vectors, the words in captions and names, or both
+    #[arg(long, value_enum, default_value_t)]
+    pub mode: SearchMode,
+    /// With `--mode hybrid`, the share of the vectors' scores, 0 to 1. Without it, ranks are fused
+    #[arg(long, value_name = "SHARE")]
+    pub alpha: Option<f32>,
     /// Only hits with at least this cosine, -1 to 1
     #[arg(long, value_name = "COSINE", allow_negative_numbers = true)]
     pub min_score: Option<f32>,
@@ -137,6 +161,9 @@ pub struct SearchArguments {
     /// Write the hits as a self-contained HTML page
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+    /// Many queries at once.
+    #[command(flatten)]
+    pub bulk: BulkOptions,
     /// Image rules.
     #[command(flatten)]
     pub rules: ModelRules,
@@ -262,7 +289,8 @@ pub fn threads(text: &str) -> Result<usize, String> {
     in_range(text, 0, 1024)
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+/// A number from 1 on.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
     in_range(text, 1, 1_000_000)
 }
 
@@ -270,6 +298,7 @@ fn offset(text: &str) -> Result<usize, String> {
     in_range(text, 0, 1_000_000)
 }
 
+/// Items that are worked on together.
 pub fn batch_size(text: &str) -> Result<usize, String> {
     in_range(text, 1, 4096)
 }

@@ -1,6 +1,7 @@
 //! The commands, each in a file of its own: plain arguments in, results on standard output, an outcome back.
 
 mod bench;
+mod bulk_search;
 mod classify;
 mod collection;
 mod completions;

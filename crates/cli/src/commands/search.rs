@@ -7,12 +7,14 @@ use std::time::Instant;
 use anyhow::Context;
 use crossmodal_engine::expression::{self, Operand};
 use crossmodal_engine::{
-    Collection, Embedder, Error, Found, GroupBy, Input, Mode, Part, Query, SearchOptions, files, read_input,
+    Collection, Embedder, Error, Filter, Found, GroupBy, Input, Mode, Part, Query, Ranking, SearchOptions, files,
+    read_input, relevance,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::arguments::SearchArguments;
+use super::bulk_search;
+use crate::arguments::{SearchArguments, SearchMode};
 use crate::failure::{self, Outcome, Usage};
 use crate::output::{Output, Style};
 use crate::page::{Page, PageHit};
@@ -66,6 +68,9 @@ struct Results {
 /// Runs the command.
 pub fn run(arguments: &SearchArguments, choice: &ModelChoice, settings: &Settings) -> anyhow::Result<Outcome> {
     let output = &settings.output;
+    if let Some(queries) = &arguments.bulk.vectors {
+        return bulk_search::run(queries, arguments, filter(arguments)?, output);
+    }
     let options = options(arguments)?;
     let words = words(arguments)?;
     if words.len() > 1 && (arguments.open || arguments.html.is_some()) {
@@ -110,20 +115,34 @@ fn items(collection: &Collection, names: &[String]) -> anyhow::Result<Vec<String
     Ok(names.iter().map(|name| collection.resolve_item(name)).collect::<Result<_, _>>()?)
 }
 
+fn filter(arguments: &SearchArguments) -> Result<Option<Filter>, Usage> {
+    let filter = arguments.filter.as_deref().map(Filter::parse).transpose();
+    filter.map_err(|error| Usage(format!("--filter: {error}")))
+}
+
 fn options(arguments: &SearchArguments) -> anyhow::Result<SearchOptions> {
     if arguments.min_score.is_some_and(|score| !(-1.0..=1.0).contains(&score)) {
         return Err(Usage("--min-score is a cosine, -1 to 1".into()).into());
     }
-    for (option, value) in [("--relevant-only", arguments.relevant_only), ("--diverse", arguments.diverse)] {
+    let shares =
+        [("--relevant-only", arguments.relevant_only), ("--diverse", arguments.diverse), ("--alpha", arguments.alpha)];
+    for (option, value) in shares {
         if value.is_some_and(|value| !(0.0..=1.0).contains(&value)) {
             return Err(Usage(format!("{option} takes a number from 0 to 1")).into());
         }
     }
+    let ranking = match arguments.mode {
+        SearchMode::Hybrid => Ranking::Both { vectors: arguments.alpha },
+        _ if arguments.alpha.is_some() => return Err(Usage("--alpha is for --mode hybrid".into()).into()),
+        SearchMode::Vector => Ranking::Vectors,
+        SearchMode::Text => Ranking::Words,
+    };
     let group_by = arguments.group_by.as_deref().map(str::parse::<GroupBy>).transpose();
     Ok(SearchOptions {
         k: arguments.k,
         offset: arguments.offset,
-        filter: None,
+        ranking,
+        filter: filter(arguments)?,
         min_score: arguments.min_score,
         relevant_only: arguments.relevant_only,
         group_by: group_by.map_err(|reason| Usage(format!("--group-by: {reason}")))?,
@@ -258,6 +277,17 @@ impl Results {
             collection: arguments.collection.display().to_string(),
             model: model.to_string(),
             seconds: self.seconds,
+            scores: match arguments.mode {
+                SearchMode::Vector => {
+                    format!("Scores are cosines between the query and each picture, as {model} sees them.")
+                }
+                SearchMode::Text => {
+                    "Scores tell how well the texts of each picture have the query's words (BM25).".into()
+                }
+                SearchMode::Hybrid => format!(
+                    "Scores join how near each picture is to the query, as {model} sees it, and how well its texts have the query's words."
+                ),
+            },
             first: arguments.offset + 1,
             hits: self.found.iter().flatten().map(page_hit).collect(),
         }
@@ -265,8 +295,13 @@ impl Results {
 }
 
 fn nothing(collection: &Collection, arguments: &SearchArguments) -> anyhow::Result<String> {
-    if collection.info()?.items == 0 {
+    let items = collection.info()?.items;
+    if items == 0 {
         return Ok(format!("{} is empty: fill it with `crossmodal index`", arguments.collection.display()));
+    }
+    if arguments.relevant_only.is_some() && items < relevance::LEAST_ITEMS as u64 {
+        let least = relevance::LEAST_ITEMS;
+        return Ok(format!("what is relevant can't be told among {items} items; it takes {least}"));
     }
     let mut text = match arguments.min_score {
         Some(score) => format!("nothing found with a score of {score} or more"),

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use crate::support::Home;
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 22] = [
     "",
     "demo",
     "index",
@@ -18,6 +18,10 @@ const COMMANDS: [&str; 18] = [
     "collection remove",
     "collection verify",
     "collection compact",
+    "collection import",
+    "collection export",
+    "collection backup",
+    "collection duplicates",
     "model",
     "model list",
     "model info",
@@ -62,6 +66,15 @@ fn wrong_usage_is_two_and_helps() {
         ("index pics --collection c --wait=99999999999999", "--wait"),
         ("completions tcsh", "possible values"),
         ("collection info", "DIR"),
+        ("collection import --collection c", "--vectors"),
+        ("collection import x --vectors y.npy --collection c", "cannot be used with"),
+        ("collection import --vectors y.npy --collection c --metric hamming", "inner_product"),
+        ("collection export x --f16 --collection c", "clip-retrieval"),
+        ("collection duplicates c --threshold 1.5", "0 to 1"),
+        ("collection duplicates c --threshold nan", "0 to 1"),
+        ("search x --effort 5 --collection c", "--vectors"),
+        ("search --vectors q.npy words --collection c", "cannot be used with"),
+        ("search --vectors q.npy --output r.txt --collection c", ".npy"),
     ];
     for (line, expected) in cases {
         let run = home.run(line).expect(2);

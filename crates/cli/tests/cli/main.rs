@@ -2,8 +2,10 @@
 
 mod bad_input;
 mod collections;
+mod damage;
 mod demo;
 mod embeddings;
+mod exchange;
 mod help;
 mod indexing;
 mod interruption;

@@ -67,7 +67,7 @@ fn wrong_queries_are_pointed_at() {
     assert!(run.stderr.contains("the weight is 0"), "{}", run.stderr);
     assert!(search(&["dog - \"dog\""]).expect(1).stderr.contains("cancel each other out"));
     assert!(search(&["item:nowhere + dog"]).expect(1).stderr.contains("no item \"nowhere\""));
-    let usage: [(&[&str], &str); 8] = [
+    let usage: [(&[&str], &str); 11] = [
         (&["--not", "dog"], "WORDS"),
         (&["dog", "--relevant-only=2"], "--relevant-only"),
         (&["dog", "--diverse=-1"], "--diverse"),
@@ -76,6 +76,9 @@ fn wrong_queries_are_pointed_at() {
         (&["dog", "--query", "cat", "--html", "x.html"], "one query"),
         (&["--queries", "empty.txt"], "no queries"),
         (&["dog", "--offset", "99999999"], "at most"),
+        (&["dog", "--mode", "hybrid", "--alpha", "2"], "--alpha"),
+        (&["dog", "--alpha", "0.5"], "--mode hybrid"),
+        (&["dog", "--filter", "year >="], "--filter"),
     ];
     std::fs::write(GALLERY.path("empty.txt"), "\n \n").unwrap();
     for (arguments, expected) in usage {
@@ -147,4 +150,33 @@ fn confidence_is_told_and_cuts() {
     assert!(few["hits"][0]["confidence"].is_null());
     let text = GALLERY.run("search red apple --collection few").expect(0).stdout;
     assert!(!text.contains("confidence"), "{text}");
+    let none = GALLERY.run("search red apple --collection few --relevant-only").expect(0).stdout;
+    assert!(none.contains("can't be told among 2 items"), "{none}");
+}
+
+#[test]
+fn filters_and_words() {
+    let few = hits(&["red apple", "--filter", "en in ('dog face', lemon)"]);
+    assert_eq!(few.len(), 3);
+    assert!(few.iter().all(|hit| hit["metadata"]["en"] != "red apple"));
+    let run = search(&["dog", "--filter", "year >= "]).expect(2);
+    assert!(run.stderr.contains("^"), "{}", run.stderr);
+    // Words that stand in keywords only.
+    let text = hits(&["yolo", "--mode", "text"]);
+    assert!(!text.is_empty());
+    assert!(text.iter().all(|hit| hit["metadata"]["keywords_en"].as_str().unwrap().contains("yolo")));
+    assert!(text.iter().all(|hit| hit["confidence"].is_number()));
+    assert!(search(&["zzyzx", "--mode", "text"]).expect(0).stdout.contains("nothing found"));
+    assert!(search(&["--like", "1f436.png", "--mode", "text"]).expect(1).stderr.contains("needs words"));
+    let hybrid = hits(&["dog face", "--mode", "hybrid"]);
+    assert_eq!((hybrid.len(), hybrid[0]["metadata"]["en"].as_str()), (10, Some("dog face")));
+    let (vectors, words) = (hits(&["yolo"]), hits(&["yolo", "--mode", "text"]));
+    assert_eq!(ids(&hits(&["yolo", "--mode", "hybrid", "--alpha", "1"]))[..5], ids(&vectors)[..5]);
+    let by_words = hits(&["yolo", "--mode", "hybrid", "--alpha", "0"]);
+    assert_eq!(ids(&by_words)[0], ids(&words)[0]);
+    // A least cosine holds whatever ranks the items.
+    let least = text[0]["score"].as_f64().unwrap();
+    assert!(least > 0.0);
+    assert!(hits(&["yolo", "--mode", "text", "--min-score", "0.99"]).is_empty());
+    assert_eq!(ids(&hits(&["yolo", "--mode", "text", "--min-score", "-1"])), ids(&text));
 }

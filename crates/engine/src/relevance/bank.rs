@@ -17,11 +17,9 @@ impl Bank {
 
     /// Adds a vector, normalised. One of another dimension, or without a direction, is left out.
     pub fn push(&mut self, vector: &[f32]) {
-        if vector.len() == self.dimension {
-            let unit = normalised(vector);
-            if unit.iter().all(|value| value.is_finite()) {
-                self.values.extend(unit);
-            }
+        let unit = normalised(vector);
+        if unit.len() == self.dimension && unit.iter().all(|value| value.is_finite()) {
+            self.values.extend(unit);
         }
     }
 

@@ -25,15 +25,14 @@ use std::rc::Rc;
 
 use rayon::prelude::*;
 
-use self::bank::dot;
-pub(crate) use self::bank::{Bank, normalised};
+pub(crate) use self::bank::{Bank, dot, normalised};
 
 /// Items that statistics are made of.
 pub(crate) const SAMPLE: usize = 1024;
 /// Reference queries.
 const REFERENCES: usize = 256;
-/// Fewer items or reference queries than this tell nothing.
-const LEAST: usize = 32;
+/// Fewer items than this, or fewer reference queries, tell nothing: then there is no confidence.
+pub const LEAST_ITEMS: usize = 32;
 /// The share of best scores that makes a level.
 const LEVEL_SHARE: f64 = 0.04;
 /// Pairs with at least this cosine are the same content, not an unrelated pair.
@@ -64,7 +63,7 @@ impl Statistics {
 
     /// The null distribution of queries of a recipe against items of a modality; none where there is too little to tell.
     pub fn null(&self, recipe: &Recipe, modality: &str) -> Option<Null<'_>> {
-        let items = self.items.get(modality).filter(|items| items.rows() >= LEAST)?;
+        let items = self.items.get(modality).filter(|items| items.rows() >= LEAST_ITEMS)?;
         let references = self.references(recipe)?;
         Null::fit(references, items)
     }
@@ -78,7 +77,7 @@ impl Statistics {
         let banks: Vec<&Bank> = recipe.iter().map(|(modality, _)| bank(modality)).collect::<Option<_>>()?;
         let count = banks.iter().map(|bank| bank.rows()).min()?.min(REFERENCES);
         let dimension = banks.first()?.dimension();
-        if count < LEAST || banks.iter().any(|bank| bank.dimension() != dimension) {
+        if count < LEAST_ITEMS || banks.iter().any(|bank| bank.dimension() != dimension) {
             return None;
         }
         let mut references = Bank::new(dimension);
@@ -195,7 +194,7 @@ mod tests {
             (0.0, 0.5),
             (1.0, 0.158_655_253_931_457),
             (2.326_347_874, 0.01),
-            (2.999, 1.354_330_4e-3),
+            (2.999, 1.354_336_5e-3),
             (3.0, 1.349_898_031_630_1e-3),
             (5.0, 2.866_515_718_79e-7),
             (10.0, 7.619_853e-24),

@@ -20,6 +20,8 @@ pub(super) struct Direction {
     pub recipe: Recipe,
     /// Ids of the items it was made of.
     pub items: Vec<String>,
+    /// The words that were searched for.
+    pub words: String,
 }
 
 impl Collection {
@@ -68,7 +70,7 @@ impl Collection {
                 return Err(Error::Invalid("the parts of the query cancel each other out".into()));
             }
             let sum: Vec<f32> = sum.into_iter().map(|value| (value / largest) as f32).collect();
-            directions.push(Direction { vector: normalised(&sum), recipe, items });
+            directions.push(Direction { vector: normalised(&sum), recipe, items, words: query.words() });
         }
         Ok(directions)
     }

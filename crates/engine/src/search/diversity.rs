@@ -55,7 +55,7 @@ mod tests {
         }
         let scores = [0.9, 0.89, 0.6, 0.1];
         assert_eq!(choose(&scores, &vectors, 1.0, 4), [0, 1, 2, 3]);
-        assert_eq!(choose(&scores, &vectors, 0.5, 3), [0, 2, 3]);
+        assert_eq!(choose(&scores, &vectors, 0.5, 3), [0, 2, 1]);
         assert_eq!(choose(&scores, &vectors, 0.0, 2), [0, 3]);
         // A page is the start of a longer one.
         assert_eq!(choose(&scores, &vectors, 0.5, 4)[..3], choose(&scores, &vectors, 0.5, 3)[..]);

@@ -247,6 +247,7 @@ mod tests {
             "C++",
             "C + +",
             "a - b",
+            "a + + b",
             "8:30 clock",
             "T-shirt",
             "16:9 - wide",
@@ -319,7 +320,7 @@ mod tests {
     fn errors_point_at_their_place() {
         let cases = [
             ("dog + cat +", 10..11, "after"),
-            ("d\u{f6}g + + cat", 5..6, "after"),
+            ("d\u{f6}g + a + + cat", 9..10, "after"),
             ("+ dog + cat", 0..1, "before"),
             ("dog + 0:cat", 6..11, "above 0"),
             ("1001:dog + cat", 0..8, "at most 1000"),

@@ -3,6 +3,7 @@
 //! All queries of a call are embedded in one forward pass and searched together. Each then fills its page from a pool of candidates, which
 //! grows until the page is full or nothing is left.
 
+mod candidates;
 mod direction;
 mod diversity;
 pub mod expression;
@@ -13,7 +14,7 @@ use crossmodal_models::Embedder;
 use crossmodal_store::{SearchRequest, VectorStore};
 
 use self::page::{Nulls, Page};
-pub use self::query::{Found, GroupBy, Part, Query, SearchOptions, Subject};
+pub use self::query::{Found, GroupBy, Part, Query, Ranking, SearchOptions, Subject};
 use crate::collection::{Collection, space_of};
 use crate::error::Result;
 use crate::relevance::{SAMPLE, Statistics};
@@ -43,7 +44,8 @@ impl Collection {
             queries: Vec::new(),
             space: Some(space_of(model)?),
             filter: options.filter.clone(),
-            min_score: options.min_score,
+            // By words, hits with too small a cosine stand among the others.
+            min_score: options.min_score.filter(|_| options.ranking == Ranking::Vectors),
             ..SearchRequest::new(field.clone(), Vec::new(), 0)
         };
         // A model of another space is refused before it embeds anything.

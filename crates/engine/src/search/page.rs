@@ -6,12 +6,13 @@ use std::rc::Rc;
 
 use crossmodal_store::{Hit, SearchRequest, VectorStore};
 
+use super::candidates::candidates;
 use super::direction::Direction;
 use super::diversity;
-use super::query::{Found, SearchOptions};
+use super::query::{Found, Ranking, SearchOptions};
 use crate::collection::Collection;
-use crate::error::{Error, Result};
-use crate::relevance::{Bank, Judge, Null, Recipe, Statistics};
+use crate::error::Result;
+use crate::relevance::{Bank, Judge, Null, Recipe, Statistics, dot};
 
 /// The judges of a query's hits, by the modality of what was found.
 type Judges<'a> = HashMap<String, Option<Judge<'a>>>;
@@ -56,8 +57,7 @@ pub(super) fn fill(pages: &[Page<'_>], request: &SearchRequest) -> Result<Vec<Ve
     let Some(first) = pages.first() else { return Ok(Vec::new()) };
     let own = pages.iter().map(|page| page.direction.items.len()).max().unwrap_or(0);
     let k = first_pool(first.options).saturating_add(own);
-    let queries = pages.iter().map(|page| page.direction.vector.clone()).collect();
-    let pools = first.collection.store().search(&SearchRequest { queries, k, ..request.clone() })?;
+    let pools = candidates(pages, request, k)?;
     pages.iter().zip(pools).map(|(page, pool)| page.fill(pool, k, request)).collect()
 }
 
@@ -66,7 +66,9 @@ fn first_pool(options: &SearchOptions) -> usize {
     if options.diversity.is_some() {
         // Steps, so that neighbouring pages choose among the same candidates.
         POOL.max(needed.saturating_mul(2).checked_next_power_of_two().unwrap_or(usize::MAX))
-    } else if options.group_by.is_some() || options.relevant_only.is_some() {
+    } else if options.relevant_only.is_some() || options.ranking != Ranking::Vectors {
+        POOL.max(needed.saturating_mul(GROWTH))
+    } else if options.group_by.is_some() {
         needed.saturating_mul(GROWTH)
     } else {
         needed
@@ -82,9 +84,7 @@ impl<'a> Page<'a> {
                 return self.choose(found);
             }
             k = k.saturating_mul(GROWTH);
-            let queries = vec![self.direction.vector.clone()];
-            let request = SearchRequest { queries, k, ..request.clone() };
-            pool = self.collection.store().search(&request)?.pop().unwrap_or_default();
+            pool = candidates(std::slice::from_ref(self), request, k)?.pop().unwrap_or_default();
         }
     }
 
@@ -100,6 +100,9 @@ impl<'a> Page<'a> {
             }
             let group = self.options.group_by.as_ref().and_then(|group_by| group_by.of(&hit.item));
             if group.as_ref().is_some_and(|group| groups.contains(group)) {
+                continue;
+            }
+            if !self.is_near(&hit)? {
                 continue;
             }
             let mut confidence = None;
@@ -133,15 +136,32 @@ impl<'a> Page<'a> {
         Ok(page)
     }
 
+    /// The order of maximal marginal relevance; hits without a vector come last.
     fn diversify(&self, found: Vec<Found>, nearness: f32) -> Result<Vec<Found>> {
         let mut vectors = Bank::new(self.direction.vector.len());
-        for found in &found {
-            vectors.push(&self.vector(&found.hit)?);
+        let (mut with, mut without) = (Vec::new(), Vec::new());
+        for found in found {
+            match self.vector(&found.hit)? {
+                Some(vector) => {
+                    vectors.push(&vector);
+                    with.push(Some(found));
+                }
+                None => without.push(found),
+            }
         }
-        let scores: Vec<f32> = found.iter().map(|found| found.hit.score).collect();
+        let scores: Vec<f32> = with.iter().flatten().map(|found| found.hit.score).collect();
         let order = diversity::choose(&scores, &vectors, nearness, self.options.needed());
-        let mut found: Vec<Option<Found>> = found.into_iter().map(Some).collect();
-        Ok(order.into_iter().filter_map(|place| found[place].take()).collect())
+        Ok(order.into_iter().filter_map(|place| with[place].take()).chain(without).collect())
+    }
+
+    /// Whether a hit that something other than vectors ranks has the cosine that is asked for.
+    fn is_near(&self, hit: &Hit) -> Result<bool> {
+        match self.options.min_score {
+            Some(least) if self.options.ranking != Ranking::Vectors => {
+                Ok(self.vector(hit)?.is_some_and(|vector| dot(&self.direction.vector, &vector) >= least))
+            }
+            _ => Ok(true),
+        }
     }
 
     fn confidence(&self, hit: &Hit, judges: &mut Judges<'a>) -> Result<Option<f32>> {
@@ -149,18 +169,15 @@ impl<'a> Page<'a> {
             let null = self.nulls.get(&self.direction.recipe, &hit.modality)?;
             Judge::new(null, &self.direction.vector, self.searched)
         });
-        match judge {
-            Some(judge) => Ok(judge.confidence(&self.vector(hit)?)),
-            None => Ok(None),
-        }
+        let Some(judge) = judge else { return Ok(None) };
+        Ok(self.vector(hit)?.and_then(|vector| judge.confidence(&vector)))
     }
 
-    /// The vector that a hit was found by.
-    fn vector(&self, hit: &Hit) -> Result<Vec<f32>> {
+    /// The vector that a hit was found by; none for one found by words that has no such vector.
+    fn vector(&self, hit: &Hit) -> Result<Option<Vec<f32>>> {
         let mut vectors = self.collection.store().vectors(&hit.item.id)?.into_iter();
         let found = vectors
             .find(|vector| vector.field == self.field && vector.part == hit.part && vector.modality == hit.modality);
-        let gone = || Error::NotFound(format!("item {:?} changed while it was searched", hit.item.id));
-        found.map(|vector| vector.vector).ok_or_else(gone)
+        Ok(found.map(|vector| vector.vector))
     }
 }

@@ -145,7 +145,23 @@ impl GroupBy {
     }
 }
 
-/// How hits are found, chosen and ordered. In this order: the filter, the nearest items, `min_score`, `relevant_only`, `group_by`,
+/// What ranks the items.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Ranking {
+    /// Nearness of vectors; scores are cosines.
+    #[default]
+    Vectors,
+    /// The query's words in names, captions and other texts; scores are BM25.
+    Words,
+    /// Both, fused; scores only compare within one answer.
+    Both {
+        /// The share of the vectors' scores against the words', 0..=1, each stretched to the same range. None fuses ranks instead (reciprocal
+        /// rank fusion), which needs no scale.
+        vectors: Option<f32>,
+    },
+}
+
+/// How hits are found, chosen and ordered. In this order: the filter, the ranking, `min_score`, `relevant_only`, `group_by`,
 /// `diversity`, `offset`, `k`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SearchOptions {
@@ -153,9 +169,11 @@ pub struct SearchOptions {
     pub k: usize,
     /// Hits passed over at the start: the pages before.
     pub offset: usize,
+    /// What ranks the items.
+    pub ranking: Ranking,
     /// Only items that satisfy it.
     pub filter: Option<Filter>,
-    /// Only hits with at least this cosine.
+    /// Only hits with at least this cosine, whatever ranks them.
     pub min_score: Option<f32>,
     /// Only hits with at least this confidence, 0..=1; [`relevance::RELEVANT`](crate::relevance::RELEVANT) is the measured choice.
     pub relevant_only: Option<f32>,
@@ -167,7 +185,16 @@ pub struct SearchOptions {
 
 impl Default for SearchOptions {
     fn default() -> Self {
-        Self { k: 10, offset: 0, filter: None, min_score: None, relevant_only: None, group_by: None, diversity: None }
+        Self {
+            k: 10,
+            offset: 0,
+            ranking: Ranking::Vectors,
+            filter: None,
+            min_score: None,
+            relevant_only: None,
+            group_by: None,
+            diversity: None,
+        }
     }
 }
 
@@ -185,6 +212,9 @@ impl SearchOptions {
             _ => Ok(()),
         };
         share("the confidence of relevant hits", self.relevant_only)?;
+        if let Ranking::Both { vectors } = self.ranking {
+            share("the share of the vectors' scores", vectors)?;
+        }
         share("the weight of nearness against diversity", self.diversity)?;
         if self.min_score.is_some_and(f32::is_nan) {
             return Err(Error::Invalid("the least score is not a number".into()));

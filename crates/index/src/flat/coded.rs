@@ -249,7 +249,7 @@ impl AnnIndex for CodedRows {
         let prepared = vectors.prepare(queries)?;
         let exact = FlatIndex::new(self.dimension, self.metric, &[vectors.values()])?;
         let keep = effort.unwrap_or(CANDIDATES.1).max(k.saturating_mul(CANDIDATES.0));
-        let selected = selection.allowed.map_or(self.rows, |allowed| allowed.count().min(self.rows));
+        let selected = selection.allowed.map_or(self.rows, |allowed| allowed.count_before(self.rows));
         // Rows of four bytes a value, as many as codes could be read in the same time.
         let few = selected <= (self.rows / (4 / self.codes.bytes() as u64)).max(keep as u64);
         if queries.len() >= BATCH || few {

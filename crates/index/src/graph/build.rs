@@ -9,8 +9,9 @@ use super::pool::{Scratch, with_scratch};
 use super::walk::{NONE, View};
 use crate::IndexError;
 
-/// A node is left out of a list when one that is in it is nearer to it by this factor of squared distances.
-const ALPHA: f32 = 1.2;
+/// A node is left out of a list when one that is in it is nearer to it by this factor of squared distances: the first while there are others, then
+/// the second.
+const FACTORS: [f32; 2] = [1.0, 1.2];
 /// Lists may grow by this much before they are thinned out.
 const SLACK_DIVISOR: usize = 2;
 /// A batch is at most so large a part of the nodes that are linked already, and at most so many.
@@ -161,22 +162,31 @@ impl<'a> Linker<'a> {
         })
     }
 
-    /// At most `degree` of some nodes with their distances, nearest first: such that none is much nearer to another one that is taken than to the
-    /// node they are for.
+    /// At most `degree` of some nodes with their distances, nearest first: at first such that none is nearer to another one that is taken than to
+    /// the node they are for, then, where there is room, such that none is much nearer.
     fn thin(&self, view: View<'_>, found: &[(u32, u32)], scratch: &mut Scratch) -> Vec<u32> {
-        let Scratch { distances, .. } = scratch;
         let mut taken: Vec<u32> = Vec::with_capacity(self.room);
-        for (distance, candidate) in found {
-            let hidden = taken.chunks(4).any(|some| {
-                view.distances(view.target(*candidate), some, distances);
-                distances.iter().any(|between| ALPHA * (*between as f32) <= *distance as f32)
-            });
-            if !hidden {
-                taken.push(*candidate);
+        // With each the distance to the one that hid it: where that is near enough for the other factor too, nothing is compared again.
+        let mut left: Vec<(u32, u32, u32)> =
+            found.iter().map(|(distance, node)| (*distance, *node, u32::MAX)).collect();
+        for factor in FACTORS {
+            left.retain_mut(|(distance, candidate, hider)| {
                 if taken.len() == self.degree {
-                    break;
+                    return false;
                 }
-            }
+                let hides = |between: &u32| factor * (*between as f32) <= *distance as f32;
+                let hidden = hides(hider)
+                    || taken.chunks(4).any(|some| {
+                        view.distances(view.target(*candidate), some, &mut scratch.distances);
+                        let found = scratch.distances.iter().copied().find(hides);
+                        *hider = found.unwrap_or(*hider);
+                        found.is_some()
+                    });
+                if !hidden {
+                    taken.push(*candidate);
+                }
+                hidden
+            });
         }
         taken
     }

@@ -41,7 +41,7 @@ pub struct GraphOptions {
 
 impl Default for GraphOptions {
     fn default() -> Self {
-        Self { degree: 32, build_effort: 96, threads: 0 }
+        Self { degree: 48, build_effort: 96, threads: 0 }
     }
 }
 

@@ -11,6 +11,8 @@ use super::walk::Target;
 use super::{Arrays, Graph};
 use crate::{FlatIndex, GroupedTopK, IndexError, Neighbor, SearchOptions, Selection, TopK, Vectors};
 
+/// So many more candidates than results are scored exactly, or half as many as results where that is more.
+const LEAST_EXTRA: usize = 8;
 /// Rows that are scanned at a time.
 const SCAN_BLOCK: usize = 256;
 /// A walk that keeps selected rows only begins at so many pivots: what is selected may lie far from the query, among clusters that are hardly linked.
@@ -112,8 +114,9 @@ impl Search<'_> {
         2 * self.k + 64
     }
 
+    /// The rows of the nearest nodes, somewhat more than are wanted: codes order near ones nearly as exact scores do.
     fn expand(&self, pool: &Pool, rows: &mut Vec<u32>) {
-        for (_, node) in pool.iter() {
+        for (_, node) in pool.iter().take(self.k + (self.k / 2).max(LEAST_EXTRA)) {
             rows.extend(self.rows_of(node).take(self.most_of_a_node()));
         }
     }

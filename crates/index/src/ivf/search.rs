@@ -205,7 +205,7 @@ impl AnnIndex for Ivf {
         let keep = k.saturating_mul(CANDIDATES.0).max(CANDIDATES.1);
         let estimated = probes * (self.rows as usize / self.cells().max(1));
         let scored = (estimated / ESTIMATES_PER_SCORE).max(2 * keep);
-        let selected = selection.allowed.map_or(self.rows, |allowed| allowed.count().min(self.rows));
+        let selected = selection.allowed.map_or(self.rows, |allowed| allowed.count_before(self.rows));
         if selected <= scored as u64 || self.cells() == 0 {
             return FlatIndex::new(self.dimension, self.metric, &[vectors.values()])?.search(queries, k, selection);
         }

@@ -16,6 +16,7 @@
 //! number of rows that belong to it.
 
 mod attributes;
+mod backup;
 mod compact;
 mod derived;
 mod filter_cache;
@@ -33,6 +34,7 @@ mod rows;
 mod sample;
 mod schema;
 mod search;
+mod snapshot;
 mod vector_file;
 mod verify;
 mod verify_items;
@@ -61,7 +63,9 @@ use self::schema::Content;
 use self::view::Views;
 use self::writer::Writer;
 
+pub use self::backup::BackupReport;
 pub(crate) use self::layout::DATABASE_NAME;
+pub use self::snapshot::{FieldMatrix, Snapshot};
 
 /// Connections for reading that are kept open.
 const MAX_IDLE_READERS: usize = 16;

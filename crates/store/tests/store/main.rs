@@ -1,10 +1,12 @@
 //! Tests of collections through their public interface: behaviour, faults, processes.
 
+mod concurrency;
 mod conformance;
 mod damage;
 mod filter_language;
 mod filter_oracle;
 mod filters;
+mod flipped_bytes;
 mod full_text;
 mod indexes;
 mod item_tables;

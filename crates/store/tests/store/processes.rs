@@ -19,8 +19,8 @@ use crate::sample::{Random, assert_search_is_exact, entries, entry, field, open_
 const JOB: &str = "CROSSMODAL_STORE_TEST_JOB";
 const FOLDER: &str = "CROSSMODAL_STORE_TEST_FOLDER";
 const FIRST: &str = "CROSSMODAL_STORE_TEST_FIRST";
-/// Rounds of the kill test; 30 when unset.
-const ROUNDS: &str = "CROSSMODAL_STORE_KILL_ROUNDS";
+/// Set for 200 rounds of the kill test instead of 40.
+const LONG: &str = "CROSSMODAL_LONG_TESTS";
 const DIMENSION: usize = 24;
 
 /// Not a test but the entry of child processes; without a job it does nothing.
@@ -33,6 +33,7 @@ fn child_process() {
         "read" => read_for_ever(&folder),
         "hold" => hold_the_lock(&folder),
         "fill" => fill_the_disk(&folder),
+        "take-turns" => crate::concurrency::take_turns(&folder),
         "read-only" => read_where_nothing_can_be_written(&folder),
         job => panic!("unknown job {job}"),
     }
@@ -44,7 +45,7 @@ fn child_arguments(command: &mut Command, job: &str, folder: &Path) {
     command.env(JOB, job).env(FOLDER, folder).stdout(Stdio::piped());
 }
 
-fn child(job: &str, folder: &Path) -> Command {
+pub fn child(job: &str, folder: &Path) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
     child_arguments(&mut command, job, folder);
     command
@@ -67,14 +68,14 @@ fn lines_of(child: &mut Child) -> mpsc::Receiver<String> {
     receiver
 }
 
-fn say(text: &str) {
+pub fn say(text: &str) {
     use std::io::Write;
     let mut output = std::io::stdout();
     writeln!(output, "@@{text}").and_then(|()| output.flush()).expect("the parent reads");
 }
 
 /// A child's words after its successful end.
-fn finish(mut child: Child) -> Vec<String> {
+pub fn finish(mut child: Child) -> Vec<String> {
     let lines = lines_of(&mut child);
     let status = child.wait().unwrap();
     let lines: Vec<_> = lines.iter().collect();
@@ -176,7 +177,7 @@ fn write_until_killed(folder: &Path, first: u64, after: Duration) -> u64 {
 /// What was acknowledged is there after kill -9 at any moment; of the operation in flight all or nothing is.
 #[test]
 fn a_killed_writer_loses_nothing() {
-    let rounds = env::var(ROUNDS).map_or(30, |rounds| rounds.parse().unwrap());
+    let rounds = if env::var_os(LONG).is_some() { 200 } else { 40 };
     let mut random = Random::new(2024);
     let folder = tempfile::tempdir().unwrap();
     let (mut path, mut model, mut next) = (folder.path().join("0"), Model::new(), 0);
