@@ -1,4 +1,4 @@
-//! The attributes of an item: its metadata as rows of an index that answers filters.
+//! The attributes of an item: its metadata, size and time as rows of an index that answers filters.
 //!
 //! A row is a path, a value and the item. The path are the keys from the outermost object inwards. A scalar is one row,
 //! an array one for each of its scalar elements, an object has the rows of its members. SQLite orders values by storage
@@ -10,6 +10,7 @@
 use rusqlite::types::Value as SqlValue;
 use serde_json::{Map, Number, Value};
 
+use crate::Item;
 use crate::filter::is_askable;
 
 /// The key of the path that marks items whose attributes aren't listed at all. Keys of other paths begin at 1.
@@ -25,8 +26,15 @@ const MAX_PATH_BYTES: usize = 512;
 
 /// The value of what is present and has no value to compare: an object, an array without scalars.
 const PRESENT: &[u8] = &[];
-/// The values of what has to be looked up in the metadata.
+/// The value of what has to be looked up in the metadata.
 pub(super) const UNLISTED: &[u8] = &[2];
+/// The value, at [`EVERY_PATH`], of items whose attributes will be listed with those of others.
+pub(super) const PENDING: &[u8] = &[3];
+
+/// The path of the source's size; no path of metadata begins so.
+pub(super) const SIZE: &str = "\u{1e}size";
+/// The path of the source's time.
+pub(super) const MODIFIED: &str = "\u{1e}modified";
 
 /// One row, but for the item.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,10 +54,15 @@ pub(super) fn truth(value: bool) -> SqlValue {
     SqlValue::Blob(vec![u8::from(value)])
 }
 
-/// All attributes of an item with this metadata, none twice.
-pub(super) fn attributes(metadata: &Map<String, Value>) -> Vec<Attribute> {
+/// All attributes of an item, none twice.
+pub(super) fn attributes(item: &Item) -> Vec<Attribute> {
     let mut list = List { attributes: Vec::new(), complete: true };
-    list.object("", metadata);
+    if let Some(source) = &item.source {
+        for (path, value) in [(SIZE, source.size.map(|size| size as i64)), (MODIFIED, source.modified_ns)] {
+            value.into_iter().for_each(|value| list.add(path, SqlValue::Integer(value)));
+        }
+    }
+    list.object("", &item.metadata);
     if list.complete {
         return list.attributes;
     }
@@ -146,8 +159,8 @@ mod tests {
     use super::*;
 
     fn listed(metadata: Value) -> Vec<(Option<String>, SqlValue)> {
-        let attributes = attributes(metadata.as_object().unwrap());
-        attributes.into_iter().map(|attribute| (attribute.path, attribute.value)).collect()
+        let item = Item { metadata: metadata.as_object().unwrap().clone(), ..Item::new("a", "text") };
+        attributes(&item).into_iter().map(|attribute| (attribute.path, attribute.value)).collect()
     }
 
     #[test]

@@ -47,6 +47,7 @@ impl Writer {
         }
         self.remove_unused()?;
         switched?;
+        self.list_pending()?;
         item_tables::tidy(&self.connection)?;
         self.connection.execute_batch("VACUUM")?;
         // Busy readers may keep the log as long as it is; the next checkpoint cuts it.

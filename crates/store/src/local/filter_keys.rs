@@ -1,13 +1,13 @@
 //! Which items satisfy a filter: sets of item keys, one for each condition, combined as the filter says.
 //!
-//! A condition on metadata is a range of the table `attributes`, one on a built-in field a range of an index over that
-//! column. What isn't listed there is looked up in the items; see [`filter_sql`](super::filter_sql).
+//! A condition on metadata, size or time is a range of the table `attributes`, one on another built-in field a range of an
+//! index over that column. What isn't listed there is looked up in the items; see [`filter_sql`](super::filter_sql).
 
 use roaring::RoaringTreemap;
 use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, ToSql, params_from_iter};
 
-use super::attributes::{EVERY_PATH, UNLISTED, path_text, truth};
+use super::attributes::{EVERY_PATH, MODIFIED, SIZE, UNLISTED, path_text, truth};
 use super::filter_sql::{Column, Kind, column, operator, translate};
 use super::item_tables::path_key;
 use super::schema;
@@ -124,19 +124,22 @@ impl Evaluation<'_> {
     }
 
     fn condition(&self, path: &FilterPath, filter: &Filter) -> rusqlite::Result<Keys> {
-        let keys = match column(path) {
-            Column::Plain(name, kind) => return self.listed(&Source::Column(name, kind), filter),
-            Column::Metadata(keys) => path_key(self.connection, &path_text(keys))?,
+        let keys = match (path, column(path)) {
+            (FilterPath::Size, _) => path_key(self.connection, SIZE)?,
+            (FilterPath::Modified, _) => path_key(self.connection, MODIFIED)?,
+            (_, Column::Metadata(keys)) => path_key(self.connection, &path_text(keys))?,
+            (_, Column::Plain(name, kind)) => return self.listed(&Source::Column(name, kind), filter),
         };
         let mut found = match keys {
             Some(key) => self.listed(&Source::Attribute(key), filter)?,
             None => Keys::new(),
         };
-        // A path that is unknown leaves the items that are marked at every path.
+        // The marks come last in a path's order. One that is unknown leaves the items that are marked at every path.
         let key = keys.unwrap_or(EVERY_PATH);
-        let marked = format!("SELECT 1 FROM attributes WHERE path IN (?1, {EVERY_PATH}) AND value = ?2 LIMIT 1");
+        let marked = format!("SELECT 1 FROM attributes WHERE path IN (?1, {EVERY_PATH}) AND value >= ?2 LIMIT 1");
         if self.connection.prepare_cached(&marked)?.exists((key, UNLISTED))? {
-            let among = format!("i.key IN (SELECT item FROM attributes WHERE path IN (?, {EVERY_PATH}) AND value = ?)");
+            let among =
+                format!("i.key IN (SELECT item FROM attributes WHERE path IN (?, {EVERY_PATH}) AND value >= ?)");
             let parameters = vec![SqlValue::Integer(key), SqlValue::Blob(UNLISTED.to_vec())];
             found |= scan(self.connection, filter, &among, parameters)?;
         }

@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
-use super::attributes::{Attribute, EVERY_PATH, attributes};
+use super::attributes::{Attribute, EVERY_PATH, PENDING, attributes};
 use super::item_text::ItemText;
 use super::rows::{ITEM_COLUMNS, item_checksum, read_item};
 use crate::Item;
@@ -30,6 +30,10 @@ CREATE VIRTUAL TABLE texts USING fts5 (
 ";
 const INSERT_ATTRIBUTE: &str = "INSERT OR IGNORE INTO attributes (path, value, item) VALUES (?1, ?2, ?3)";
 
+/// The attributes of so many items are listed at once. They lie all over the index, where the items of one batch would change
+/// nearly as many pages as those of many.
+const LISTED_AT_ONCE: i64 = 4096;
+
 /// Creates the empty tables.
 pub(super) fn create_tables(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(TABLES)
@@ -48,7 +52,8 @@ pub(super) fn rebuild(connection: &Connection) -> rusqlite::Result<()> {
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         if let Ok(stored) = read_item(row, 0) {
-            tables.add(stored.key, &stored.item)?;
+            tables.list(stored.key, &stored.item)?;
+            tables.add_text(stored.key, &stored.item)?;
         }
     }
     // In order, a table is filled from left to right, page by page.
@@ -65,6 +70,34 @@ pub(super) fn tidy(connection: &Connection) -> rusqlite::Result<()> {
         "INSERT INTO texts (texts) VALUES ('optimize');
          DELETE FROM attribute_paths WHERE NOT EXISTS (SELECT 1 FROM attributes a WHERE a.path = attribute_paths.key);",
     )
+}
+
+/// The keys of the items whose attributes are to be listed, at most so many.
+pub(super) fn pending(connection: &Connection, most: i64) -> rusqlite::Result<Vec<i64>> {
+    let sql = "SELECT item FROM attributes WHERE path = ?1 AND value = ?2 LIMIT ?3";
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_map(params![EVERY_PATH, PENDING, most], |row| row.get(0))?.collect()
+}
+
+/// Lists the attributes of all items that wait for it, inside the caller's transaction.
+pub(super) fn list_pending(connection: &Connection) -> rusqlite::Result<()> {
+    let mut tables = ItemTables::new(connection);
+    let sql = format!("SELECT {ITEM_COLUMNS} FROM items i WHERE i.key = ?1");
+    let mut statement = connection.prepare_cached(&sql)?;
+    for key in pending(connection, -1)? {
+        // An item that can't be read has no attributes.
+        if let Ok(stored) = statement.query_row([key], |row| read_item(row, 0)) {
+            tables.list(key, &stored.item)?;
+        }
+        tables.delete(EVERY_PATH, PENDING, key)?;
+    }
+    Ok(())
+}
+
+/// As [`list_pending`], when enough items wait.
+pub(super) fn list_many_pending(connection: &Connection) -> rusqlite::Result<()> {
+    let many = pending(connection, LISTED_AT_ONCE)?.len() as i64 == LISTED_AT_ONCE;
+    if many { list_pending(connection) } else { Ok(()) }
 }
 
 /// An item that is about to be replaced or removed.
@@ -100,8 +133,7 @@ impl<'a> ItemTables<'a> {
 
     /// What was derived from `old` gives way to what `new`, of the same key, says.
     pub fn replace(&mut self, old: &Known, new: &Item) -> rusqlite::Result<()> {
-        let uri = |item: &Item| item.source.as_ref().map(|source| source.uri.clone());
-        let same = |old: &Item| old.metadata == new.metadata && uri(old) == uri(new);
+        let same = |old: &Item| old.metadata == new.metadata && old.source == new.source;
         if old.item.as_ref().is_some_and(same) {
             return Ok(());
         }
@@ -109,11 +141,22 @@ impl<'a> ItemTables<'a> {
         self.add(old.key, new)
     }
 
+    /// Adds the texts of a new item, and notes that its attributes are to be listed.
     pub fn add(&mut self, key: i64, item: &Item) -> rusqlite::Result<()> {
-        for Attribute { path, value } in attributes(&item.metadata) {
+        self.connection.prepare_cached(INSERT_ATTRIBUTE)?.execute(params![EVERY_PATH, PENDING, key])?;
+        self.add_text(key, item)
+    }
+
+    /// Lists an item's attributes.
+    fn list(&mut self, key: i64, item: &Item) -> rusqlite::Result<()> {
+        for Attribute { path, value } in attributes(item) {
             let path = self.path_key(path)?;
             self.connection.prepare_cached(self.insert)?.execute(params![path, value, key])?;
         }
+        Ok(())
+    }
+
+    fn add_text(&mut self, key: i64, item: &Item) -> rusqlite::Result<()> {
         let ItemText { name, caption, other } = ItemText::of(item);
         let sql = "INSERT INTO texts (rowid, name, caption, other) VALUES (?1, ?2, ?3, ?4)";
         self.connection.prepare_cached(sql)?.execute(params![key, name, caption, other])?;
@@ -127,12 +170,18 @@ impl<'a> ItemTables<'a> {
             self.connection.execute("DELETE FROM attributes WHERE item = ?1", [old.key])?;
             return Ok(());
         };
-        let sql = "DELETE FROM attributes WHERE path = ?1 AND value = ?2 AND item = ?3";
-        for Attribute { path, value } in attributes(&item.metadata) {
-            let path = self.path_key(path)?;
-            self.connection.prepare_cached(sql)?.execute(params![path, value, old.key])?;
+        if self.delete(EVERY_PATH, PENDING, old.key)? == 0 {
+            for Attribute { path, value } in attributes(item) {
+                let path = self.path_key(path)?;
+                self.delete(path, value, old.key)?;
+            }
         }
         Ok(())
+    }
+
+    fn delete(&self, path: i64, value: impl ToSql, item: i64) -> rusqlite::Result<usize> {
+        let sql = "DELETE FROM attributes WHERE path = ?1 AND value = ?2 AND item = ?3";
+        self.connection.prepare_cached(sql)?.execute(params![path, value, item])
     }
 
     fn path_key(&mut self, path: Option<String>) -> rusqlite::Result<i64> {

@@ -17,6 +17,8 @@ const APPLICATION_ID: i64 = 0x584d_434c;
 pub(super) const FORMAT_VERSION: i64 = 2;
 /// The first format with indexes for filters and full text. Older collections get them when they are opened for writing.
 pub(super) const ITEM_TABLES_VERSION: i64 = 2;
+/// Pages of the write-ahead log, of 4 KiB, before they are copied into the database.
+const CHECKPOINT_PAGES: i64 = 4_000;
 /// Memory for pages of the database that the writer may take.
 const WRITER_CACHE_KIB: i64 = 64 << 10;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
@@ -76,12 +78,8 @@ CREATE INDEX vectors_by_cache_key ON vectors (cache_key) WHERE cache_key IS NOT 
 CREATE INDEX vectors_dead ON vectors (field, died) WHERE died IS NOT NULL;
 ";
 
-/// Built-in fields that filters ask for, as covering indexes.
-const FILTER_INDEXES: &str = "
-CREATE INDEX items_by_modality ON items (modality);
-CREATE INDEX items_by_size ON items (size) WHERE size IS NOT NULL;
-CREATE INDEX items_by_modified ON items (modified_ns) WHERE modified_ns IS NOT NULL;
-";
+/// For filters; the table's other columns have indexes already, or are attributes.
+const FILTER_INDEXES: &str = "CREATE INDEX items_by_modality ON items (modality);";
 
 /// What a path holds.
 pub(super) enum Content {
@@ -154,6 +152,8 @@ pub(super) fn open_writer(layout: &Layout, create: bool) -> Result<Connection, S
     connection.pragma_update(None, "foreign_keys", true)?;
     // Indexes in the order of values are written all over; their pages are found again in memory.
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+    // Pages that many batches change are copied into the database once.
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     // A log that grew in a large batch is cut again.
     connection.pragma_update(None, "journal_size_limit", 16 << 20)?;
     if create {

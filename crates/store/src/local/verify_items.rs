@@ -4,14 +4,14 @@
 //! that the item gives. The texts that the items give are cut into words by the database too, a few items at a time, in a
 //! table in memory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::attributes::{Attribute, EVERY_PATH, attributes};
-use super::item_tables::create_tables;
+use super::attributes::{Attribute, EVERY_PATH, PENDING, attributes};
+use super::item_tables::{create_tables, pending};
 use super::item_text::ItemText;
 use super::rows::{ITEM_COLUMNS, item_checksum, read_item};
 use crate::{Item, StoreError};
@@ -45,6 +45,7 @@ type Sums = HashMap<i64, u64>;
 /// compared, as nobody knows what they gave.
 pub(super) fn compare(connection: &Connection) -> Result<Disagreements, StoreError> {
     let mut attribute_sums = attribute_sums(connection)?;
+    let pending: HashSet<i64> = pending(connection, -1)?.into_iter().collect();
     let mut text_sums = Sums::new();
     add_text_sums(connection, &mut text_sums, 1)?;
     let sql = format!("SELECT {ITEM_COLUMNS}, i.checksum FROM items i ORDER BY i.key");
@@ -58,8 +59,10 @@ pub(super) fn compare(connection: &Connection) -> Result<Disagreements, StoreErr
             text_sums.remove(&key);
             continue;
         };
-        for attribute in attributes(&item.metadata) {
-            subtract(&mut attribute_sums, key, attribute_hash(&attribute));
+        if pending.contains(&key) {
+            subtract(&mut attribute_sums, key, value_hash(None, ValueRef::Blob(PENDING)));
+        } else {
+            attributes(&item).iter().for_each(|own| subtract(&mut attribute_sums, key, attribute_hash(own)));
         }
         some.push((key, ItemText::of(&item)));
         if some.len() == ITEMS_AT_ONCE {

@@ -89,6 +89,16 @@ impl Writer {
         Ok(())
     }
 
+    /// Lists the attributes of items that wait for it, which changes no answer.
+    pub fn list_pending(&mut self) -> Result<(), StoreError> {
+        if !item_tables::pending(&self.connection, 1)?.is_empty() {
+            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            item_tables::list_pending(&transaction)?;
+            transaction.commit()?;
+        }
+        Ok(())
+    }
+
     /// Runs `body` in one transaction with the number of its change; nothing stays when it fails.
     pub fn transaction<T>(
         &mut self,
@@ -156,6 +166,7 @@ impl Writer {
                 insert_vectors(transaction, key, vectors)?;
                 keys.push(key);
             }
+            item_tables::list_many_pending(transaction)?;
             Ok(keys)
         })
     }
@@ -197,6 +208,7 @@ impl Writer {
                     count += 1;
                 }
             }
+            item_tables::list_many_pending(transaction)?;
             Ok(count)
         })
     }
@@ -268,6 +280,13 @@ impl Writer {
                 let _ = file.cut(field.rows);
             }
         }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // What fails here is done by the next writer.
+        let _ = self.list_pending();
     }
 }
 

@@ -49,7 +49,7 @@ fn database(folder: &Path) -> rusqlite::Connection {
 /// Takes away what format 2 added: the tables and indexes of format 1 stay as they were.
 fn make_version_1(folder: &Path) {
     let sql = "DROP TABLE texts; DROP TABLE attributes; DROP TABLE attribute_paths; DROP INDEX items_by_modality;
-               DROP INDEX items_by_size; DROP INDEX items_by_modified; PRAGMA user_version = 1;";
+               PRAGMA user_version = 1;";
     database(folder).execute_batch(sql).unwrap();
 }
 
