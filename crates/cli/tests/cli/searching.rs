@@ -166,6 +166,10 @@ fn filters_and_words() {
     assert!(!text.is_empty());
     assert!(text.iter().all(|hit| hit["metadata"]["keywords_en"].as_str().unwrap().contains("yolo")));
     assert!(text.iter().all(|hit| hit["confidence"].is_number()));
+    let both = hits(&["face tongue", "--mode", "text", "-k", "100"]);
+    let phrase = hits(&["\"with tongue\"", "--mode", "text", "-k", "100"]);
+    assert!(!phrase.is_empty() && phrase.len() < both.len());
+    assert!(phrase.iter().all(|hit| hit["metadata"]["en"].as_str().unwrap().contains("with tongue")));
     assert!(search(&["zzyzx", "--mode", "text"]).expect(0).stdout.contains("nothing found"));
     assert!(search(&["--like", "1f436.png", "--mode", "text"]).expect(1).stderr.contains("needs words"));
     let hybrid = hits(&["dog face", "--mode", "hybrid"]);
