@@ -345,7 +345,7 @@ fn cost(items: usize) -> Result<()> {
             item: Item::new(format!("{number}.png"), "image"),
             vectors: vec![VectorRecord {
                 field: crossmodal_engine::DEFAULT_FIELD.into(),
-                space: space.space.clone(),
+                space: space.clone(),
                 part: 0,
                 modality: "image".into(),
                 span: None,
