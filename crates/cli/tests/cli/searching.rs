@@ -133,7 +133,7 @@ fn confidence_is_told_and_cuts() {
     assert!(all[0]["confidence"].as_f64().unwrap() > 0.9 && all[19]["confidence"].as_f64().unwrap() < 0.5);
     let relevant = hits(&["red apple", "--relevant-only"]);
     assert!(!relevant.is_empty() && relevant.len() < 8);
-    assert!(relevant.iter().all(|hit| hit["confidence"].as_f64().unwrap() >= 0.6));
+    assert!(relevant.iter().all(|hit| hit["confidence"].as_f64().unwrap() >= 0.7));
     let everything = hits(&["red apple", "--relevant-only=0", "-k", "20"]);
     assert_eq!(ids(&everything), ids(&all));
     let none = search(&["hydraulic pump maintenance manual", "--relevant-only"]).expect(0).stdout;
