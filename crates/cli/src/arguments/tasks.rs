@@ -144,7 +144,7 @@ pub struct SearchArguments {
     #[arg(long, value_name = "COSINE", allow_negative_numbers = true)]
     pub min_score: Option<f32>,
     /// Only hits that are hardly there by chance: at least this confidence, 0 to 1
-    #[arg(long, value_name = "CONFIDENCE", num_args = 0..=1, require_equals = true, default_missing_value = "0.6")]
+    #[arg(long, value_name = "CONFIDENCE", num_args = 0..=1, require_equals = true, default_missing_value = "0.7")]
     pub relevant_only: Option<f32>,
     /// Only the best hit of each group: `folder`, `file`, or a metadata key
     #[arg(long, value_name = "KEY")]

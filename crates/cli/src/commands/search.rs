@@ -185,6 +185,7 @@ fn parts(words: &str, model: &dyn Embedder, output: &Output) -> anyhow::Result<V
     let terms = expression::parse(words).map_err(Error::from)?;
     let part = |term: expression::Term| match term.operand {
         Operand::Text(words) => Ok(text(term.weight, &words, model, output)),
+        Operand::Phrase(words) => Ok(text(term.weight, &words, model, output).as_phrase()),
         Operand::Image(path) => picture(term.weight, &path, model),
         Operand::Item(name) => Ok(Part::item(term.weight, name)),
     };
