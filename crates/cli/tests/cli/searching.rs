@@ -72,7 +72,7 @@ fn wrong_queries_are_pointed_at() {
         (&["dog", "--relevant-only=2"], "--relevant-only"),
         (&["dog", "--diverse=-1"], "--diverse"),
         (&["dog", "--group-by", "a..b"], "--group-by"),
-        (&["dog", "--offset", "-1"], "--offset"),
+        (&["dog", "--offset=-1"], "--offset"),
         (&["dog", "--query", "cat", "--html", "x.html"], "one query"),
         (&["--queries", "empty.txt"], "no queries"),
         (&["dog", "--offset", "99999999"], "at most"),
