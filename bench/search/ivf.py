@@ -12,7 +12,7 @@ from curve import rate_at, ratios, shown
 
 CELLS = {"1m": 4096, "small": 100}
 #: Cells that are looked into.
-EFFORTS = [2, 4, 6, 8, 12, 16, 24, 32, 48, 64]
+EFFORTS = [4, 8, 12, 14, 16, 20, 24, 32, 64]
 #: Candidates of FAISS that are scored exactly, for each result.
 REFINED = [5, 10, 20]
 RECALL = 0.95
@@ -87,7 +87,7 @@ def measure(rounds, quick):
     worker = ours.Worker(name)
     _, before = _resident(worker, file)
     opened = worker.order("open", file=str(file))["seconds"]
-    worker.search(effort=32)
+    worker.search(effort=32, alone=True)
     mapped, after = _resident(worker, file)
     exact = faiss.IndexFlatIP(rows.shape[1])
     exact.add(rows)

@@ -282,7 +282,7 @@ fn report(title: &str, queries: &[Labelled], pairs: &[Pair]) {
     let kept = |least: f32| move |pair: &Pair| pair.confidence >= least;
     Outcome::of(queries, pairs, kept(relevance::RELEVANT))
         .row(&format!("**automatic: confidence {}**", relevance::RELEVANT));
-    for least in [0.5, 0.8, 0.9] {
+    for least in [0.5, 0.6, 0.8, 0.9] {
         Outcome::of(queries, pairs, kept(least)).row(&format!("confidence {least}"));
     }
     let hindsight = best_cut(queries, pairs, |pair| pair.confidence);

@@ -59,6 +59,13 @@ impl Candidates {
         other.rows.into_iter().for_each(|ranked| self.push(ranked.score, ranked.row));
     }
 
+    /// The best rows with their estimates, best first.
+    pub(crate) fn sorted(&mut self) -> &[Ranked] {
+        self.prune();
+        self.rows.sort_unstable_by(|a, b| b.cmp(a));
+        &self.rows
+    }
+
     /// The best rows, in no order.
     pub(crate) fn rows(&mut self) -> impl Iterator<Item = u64> + '_ {
         self.prune();
@@ -174,9 +181,12 @@ mod tests {
                     if i % 3 == 0 { one.push(estimate(row), row) } else { other.push(estimate(row), row) }
                 }
                 one.merge(other);
-                let mut found: Vec<u64> = one.rows().collect();
-                found.sort_by_key(|row| expected.iter().position(|expected| expected == row));
-                assert_eq!(found, expected, "{keep} {rotation}");
+                assert_eq!(
+                    one.sorted().iter().map(|ranked| ranked.row).collect::<Vec<_>>(),
+                    expected,
+                    "{keep} {rotation}"
+                );
+                assert!(one.rows().eq(expected.iter().copied()));
             }
         }
     }

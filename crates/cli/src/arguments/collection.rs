@@ -67,7 +67,8 @@ Examples:
   crossmodal collection info photos.cm --json
 
 JSON: {location, model, items, bytes, format_version, change,
-       fields: [{name, model, space, dimension, metric, vectors, dead_vectors, bytes}]}")]
+       fields: [{name, model, space, dimension, metric, vectors, dead_vectors, bytes,
+                index: {kind, vectors, bytes, effort, parameters}, {unusable} or null}]}")]
 pub struct InfoArguments {
     /// Which collection.
     #[command(flatten)]

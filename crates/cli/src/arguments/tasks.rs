@@ -129,7 +129,7 @@ pub struct SearchArguments {
     #[arg(short = 'k', long = "top", value_name = "N", default_value_t = 10, value_parser = at_least_one)]
     pub k: usize,
     /// Hits to pass over: the pages before
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = offset)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = offset)]
     pub offset: usize,
     /// Only items that satisfy a condition: `year >= 2020 and tag in (a, b)`, see docs/filters.md
     #[arg(long, value_name = "CONDITION")]
@@ -144,7 +144,7 @@ pub struct SearchArguments {
     #[arg(long, value_name = "COSINE", allow_negative_numbers = true)]
     pub min_score: Option<f32>,
     /// Only hits that are hardly there by chance: at least this confidence, 0 to 1
-    #[arg(long, value_name = "CONFIDENCE", num_args = 0..=1, require_equals = true, default_missing_value = "0.6")]
+    #[arg(long, value_name = "CONFIDENCE", num_args = 0..=1, require_equals = true, default_missing_value = "0.7")]
     pub relevant_only: Option<f32>,
     /// Only the best hit of each group: `folder`, `file`, or a metadata key
     #[arg(long, value_name = "KEY")]

@@ -84,7 +84,10 @@ pub fn run(arguments: &IndexArguments, choice: &ModelChoice, settings: &Settings
     let report = report?;
     // The vectors are safe already: what is interrupted here costs speed only.
     if !report.cancelled && report.progress.written > 0 && collection.index_is_due()? {
-        super::optimize::build(&collection, false, settings, &cancel)?;
+        let built = super::optimize::build(&collection, false, settings, &cancel)?;
+        if let Some(reason) = built.and_then(|report| report.replaced) {
+            output.note(&format!("the earlier index could not be used and was built again: {reason}"));
+        }
     }
     show(&report, &arguments.collection, &model.info().name, output)?;
     Ok(match &report {

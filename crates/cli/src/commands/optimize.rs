@@ -9,6 +9,7 @@ use crate::failure::Outcome;
 use crate::output::{Output, Style};
 use crate::progress::Steps;
 use crate::settings::Settings;
+use crate::table::one_line;
 use crate::{interrupt, quantities};
 
 /// Runs the command.
@@ -74,7 +75,10 @@ fn show(report: &IndexReport, output: &Output) -> anyhow::Result<()> {
     if let Some(reason) = &report.replaced {
         output.note(&format!("the earlier index could not be used and was built again: {reason}"));
     }
-    output.line(&describe(&report.state, report.choice, output))?;
+    output.line(&format!("{} {}", output.paint.style(Style::Bold, "index:"), describe(&report.state)))?;
+    if report.state == IndexState::Missing && report.choice == IndexChoice::Auto {
+        output.line("  the vectors are so few that this is fast, and exact")?;
+    }
     if report.added > 0 {
         let vectors = quantities::counted(report.added as usize, "vector");
         output.line(&format!("  {vectors} added in {}", quantities::duration(report.seconds)))?;
@@ -83,21 +87,18 @@ fn show(report: &IndexReport, output: &Output) -> anyhow::Result<()> {
 }
 
 /// The index in words.
-pub fn describe(state: &IndexState, choice: IndexChoice, output: &Output) -> String {
+pub fn describe(state: &IndexState) -> String {
     match state {
         IndexState::Present(info) => format!(
-            "{} over {} ({}; {})",
-            output.paint.style(Style::Bold, &format!("{} index", info.kind)),
+            "{} over {}, {} ({})",
+            info.kind,
             quantities::counted(info.rows as usize, "vector"),
-            info.parameters,
             quantities::bytes(info.bytes),
+            info.parameters
         ),
-        IndexState::Missing if choice == IndexChoice::Auto => {
-            "no index: the vectors are so few that comparing every one is fast, and exact".into()
-        }
-        IndexState::Missing => "no index: every vector is compared".into(),
+        IndexState::Missing => "none: every vector is compared".into(),
         IndexState::Unusable { reason } => {
-            format!("index unusable ({reason}); every vector is compared until it is built again")
+            format!("unusable, `collection optimize` builds it again: {}", one_line(reason))
         }
     }
 }

@@ -71,6 +71,9 @@ pub fn run(arguments: &SearchArguments, choice: &ModelChoice, settings: &Setting
     if let Some(queries) = &arguments.bulk.vectors {
         return bulk_search::run(queries, arguments, filter(arguments)?, output);
     }
+    if arguments.bulk.output.is_some() || arguments.bulk.effort.is_some() || arguments.bulk.exact {
+        return Err(Usage("--output, --effort and --exact go with --vectors".into()).into());
+    }
     let options = options(arguments)?;
     let words = words(arguments)?;
     if words.len() > 1 && (arguments.open || arguments.html.is_some()) {
@@ -185,6 +188,7 @@ fn parts(words: &str, model: &dyn Embedder, output: &Output) -> anyhow::Result<V
     let terms = expression::parse(words).map_err(Error::from)?;
     let part = |term: expression::Term| match term.operand {
         Operand::Text(words) => Ok(text(term.weight, &words, model, output)),
+        Operand::Phrase(words) => Ok(text(term.weight, &words, model, output).as_phrase()),
         Operand::Image(path) => picture(term.weight, &path, model),
         Operand::Item(name) => Ok(Part::item(term.weight, name)),
     };

@@ -13,3 +13,4 @@ mod models;
 mod quantized;
 mod searching;
 mod support;
+mod upkeep;

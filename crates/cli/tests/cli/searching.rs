@@ -133,7 +133,7 @@ fn confidence_is_told_and_cuts() {
     assert!(all[0]["confidence"].as_f64().unwrap() > 0.9 && all[19]["confidence"].as_f64().unwrap() < 0.5);
     let relevant = hits(&["red apple", "--relevant-only"]);
     assert!(!relevant.is_empty() && relevant.len() < 8);
-    assert!(relevant.iter().all(|hit| hit["confidence"].as_f64().unwrap() >= 0.6));
+    assert!(relevant.iter().all(|hit| hit["confidence"].as_f64().unwrap() >= 0.7));
     let everything = hits(&["red apple", "--relevant-only=0", "-k", "20"]);
     assert_eq!(ids(&everything), ids(&all));
     let none = search(&["hydraulic pump maintenance manual", "--relevant-only"]).expect(0).stdout;
@@ -166,6 +166,10 @@ fn filters_and_words() {
     assert!(!text.is_empty());
     assert!(text.iter().all(|hit| hit["metadata"]["keywords_en"].as_str().unwrap().contains("yolo")));
     assert!(text.iter().all(|hit| hit["confidence"].is_number()));
+    let both = hits(&["face tongue", "--mode", "text", "-k", "100"]);
+    let phrase = hits(&["\"with tongue\"", "--mode", "text", "-k", "100"]);
+    assert!(!phrase.is_empty() && phrase.len() < both.len());
+    assert!(phrase.iter().all(|hit| hit["metadata"]["en"].as_str().unwrap().contains("with tongue")));
     assert!(search(&["zzyzx", "--mode", "text"]).expect(0).stdout.contains("nothing found"));
     assert!(search(&["--like", "1f436.png", "--mode", "text"]).expect(1).stderr.contains("needs words"));
     let hybrid = hits(&["dog face", "--mode", "hybrid"]);

@@ -37,8 +37,8 @@ pub const LEAST_ITEMS: usize = 32;
 const LEVEL_SHARE: f64 = 0.04;
 /// Pairs with at least this cosine are the same content, not an unrelated pair.
 const SAME: f32 = 0.9999;
-/// The confidence that a hit needs to be called relevant.
-pub const RELEVANT: f32 = 0.6;
+/// The confidence that a hit needs to be called relevant: at it, three in ten searches for what isn't there find something.
+pub const RELEVANT: f32 = 0.7;
 
 /// What a query is made of: the modality and the weight of each part.
 pub(crate) type Recipe = Vec<(String, f32)>;

@@ -22,6 +22,8 @@ pub const MAX_WEIGHT: f32 = 1000.0;
 pub enum Operand {
     /// Words.
     Text(String),
+    /// Words in quotes: a phrase, where words are searched for one by one.
+    Phrase(String),
     /// A picture's file.
     Image(PathBuf),
     /// An item of the collection: its id, path, or the end of its id.
@@ -77,7 +79,7 @@ pub fn parse(text: &str) -> Result<Vec<Term>, ExpressionError> {
     if let ([piece], [operand]) = (&pieces[..], &operands[..]) {
         // A weight alone would change nothing, so that a number and a colon are words.
         return match &operand.operand {
-            Operand::Text(_) if operand.weight.is_some() => Ok(vec![plain(text)]),
+            Operand::Text(_) | Operand::Phrase(_) if operand.weight.is_some() => Ok(vec![plain(text)]),
             other => Ok(vec![Term { weight: 1.0, operand: existing(text, &piece.operand, other.clone())? }]),
         };
     }
@@ -215,7 +217,7 @@ fn quoted(body: &str) -> Option<Operand> {
     while let Some(character) = characters.next() {
         text.push(if character == '\\' { characters.next().unwrap_or('\\') } else { character });
     }
-    Some(Operand::Text(text))
+    Some(Operand::Phrase(text))
 }
 
 fn picture(body: &str) -> Option<Operand> {
@@ -238,6 +240,10 @@ mod tests {
 
     fn text(weight: f32, words: &str) -> Term {
         Term { weight, operand: Operand::Text(words.into()) }
+    }
+
+    fn phrase(weight: f32, words: &str) -> Term {
+        Term { weight, operand: Operand::Phrase(words.into()) }
     }
 
     #[test]
@@ -284,10 +290,10 @@ mod tests {
             ("dog + cat", vec![text(1.0, "dog"), text(1.0, "cat")]),
             ("2:dog - fruit", vec![text(2.0, "dog"), text(-1.0, "fruit")]),
             ("a b + 0.5:c d - e-f", vec![text(1.0, "a b"), text(0.5, "c d"), text(-1.0, "e-f")]),
-            ("\"a - b\" - c", vec![text(1.0, "a - b"), text(-1.0, "c")]),
-            ("\"a + b\"", vec![text(1.0, "a + b")]),
-            ("3:\"say \\\"hi\\\" + \\\\\" + C++", vec![text(3.0, "say \"hi\" + \\"), text(1.0, "C++")]),
-            ("- \"fruit\" + dog", vec![text(-1.0, "fruit"), text(1.0, "dog")]),
+            ("\"a - b\" - c", vec![phrase(1.0, "a - b"), text(-1.0, "c")]),
+            ("\"a + b\"", vec![phrase(1.0, "a + b")]),
+            ("3:\"say \\\"hi\\\" + \\\\\" + C++", vec![phrase(3.0, "say \"hi\" + \\"), text(1.0, "C++")]),
+            ("- \"fruit\" + dog", vec![phrase(-1.0, "fruit"), text(1.0, "dog")]),
             (
                 "item:a/b.png - red",
                 vec![Term { weight: 1.0, operand: Operand::Item("a/b.png".into()) }, text(-1.0, "red")],

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crossmodal_models::Input;
+use crossmodal_models::{Content, Input};
 use crossmodal_store::{Filter, Hit, Item};
 use serde_json::Value;
 
@@ -27,17 +27,25 @@ pub struct Part {
     pub weight: f32,
     /// What the vector is of.
     pub subject: Subject,
+    /// Whether the words of a text are a phrase, where words are searched for.
+    pub phrase: bool,
 }
 
 impl Part {
     /// A text, a picture, or whatever else the model embeds.
     pub fn input(weight: f32, input: Input) -> Self {
-        Self { weight, subject: Subject::Input(input.as_query()) }
+        Self { weight, subject: Subject::Input(input.as_query()), phrase: false }
     }
 
     /// An item of the collection.
     pub fn item(weight: f32, id: impl Into<String>) -> Self {
-        Self { weight, subject: Subject::Item(id.into()) }
+        Self { weight, subject: Subject::Item(id.into()), phrase: false }
+    }
+
+    /// The same, a phrase where words are searched for.
+    #[must_use]
+    pub fn as_phrase(self) -> Self {
+        Self { phrase: true, ..self }
     }
 }
 
@@ -72,6 +80,7 @@ impl Query {
         let part = |term: expression::Term| -> Result<Part> {
             Ok(match term.operand {
                 Operand::Text(words) => Part::input(term.weight, Input::text(words)),
+                Operand::Phrase(words) => Part::input(term.weight, Input::text(words)).as_phrase(),
                 Operand::Image(path) => Part::input(term.weight, crate::read_input(&path)?),
                 Operand::Item(id) => Part::item(term.weight, id),
             })
@@ -79,10 +88,13 @@ impl Query {
         Ok(Self { parts: expression::parse(text)?.into_iter().map(part).collect::<Result<_>>()? })
     }
 
-    /// The words that are searched for, without those that are searched away from.
+    /// The words that are searched for, without those that are searched away from; phrases in quotes.
     pub(super) fn words(&self) -> String {
         let words = self.parts.iter().filter(|part| part.weight > 0.0).filter_map(|part| match &part.subject {
-            Subject::Input(Input { content: crossmodal_models::Content::Text(text), .. }) => Some(text.as_str()),
+            Subject::Input(Input { content: Content::Text(text), .. }) if part.phrase => {
+                Some(format!("\"{}\"", text.replace('"', " ")))
+            }
+            Subject::Input(Input { content: Content::Text(text), .. }) => Some(text.clone()),
             _ => None,
         });
         words.collect::<Vec<_>>().join(" ")

@@ -65,7 +65,11 @@ impl<'a> FlatIndex<'a> {
         if dimension == 0 {
             return Err(IndexError::ZeroDimension);
         }
-        let chunk_rows = (CHUNK_VALUES / dimension).max(1);
+        let chunk_rows = match CHUNK_VALUES / dimension {
+            rows @ 0..12 => rows.max(1),
+            // The height of a tile of the matrix product divides it.
+            rows => rows / 6 * 6,
+        };
         let (mut chunks, mut rows) = (Vec::new(), 0);
         for (block, values) in blocks.iter().enumerate() {
             if values.len() % dimension != 0 {

@@ -8,8 +8,9 @@ use crossmodal_kernels::{codes, distance};
 
 use crate::{IndexError, Metric, Vectors};
 
-/// Rows that centre and scale are computed from.
-const SAMPLE: u64 = 4096;
+/// Values that centre and scale are computed from, and the fewest rows.
+const SAMPLE: usize = 1 << 21;
+const LEAST_SAMPLE: usize = 64;
 /// Heights are cut here, so that the square of a difference fits 30 bits.
 const MAX_HEIGHT: f32 = 32_767.0;
 
@@ -33,7 +34,8 @@ pub(super) struct Code {
 impl Quantiser {
     /// Fits centre, scale and radius to the rows.
     pub(super) fn train(vectors: Vectors<'_>) -> Self {
-        let step = (vectors.rows() / SAMPLE).max(1) as usize;
+        let wanted = (SAMPLE / vectors.dimension()).max(LEAST_SAMPLE);
+        let step = (vectors.rows() as usize / wanted).max(1);
         let sample = || (0..vectors.rows()).step_by(step).map(|row| vectors.row(row));
         let mut sums = vec![(0f64, 0u32); vectors.dimension()];
         for row in sample() {

@@ -45,11 +45,11 @@ impl<'a> From<&'a Code> for Target<'a> {
 }
 
 impl<'a> View<'a> {
-    /// The nodes that a node is linked to; only such that exist.
+    /// The nodes that a node is linked to, up to the first that doesn't exist: [`NONE`], or damage.
     #[inline]
     pub(super) fn links_of(&self, node: u32) -> impl Iterator<Item = u32> + 'a {
         let nodes = self.nodes;
-        self.slots(node).iter().copied().take_while(|link| *link != NONE).filter(move |link| (*link as usize) < nodes)
+        self.slots(node).iter().copied().take_while(move |link| (*link as usize) < nodes)
     }
 
     /// All places for links of a node.
@@ -128,7 +128,12 @@ impl<'a> View<'a> {
     #[inline]
     pub(super) fn fresh_links(&self, node: u32, seen: &mut super::pool::Seen, fresh: &mut Vec<u32>) {
         fresh.clear();
-        fresh.extend(self.links_of(node).filter(|link| seen.insert(*link)));
+        fresh.reserve(self.degree);
+        for link in self.links_of(node) {
+            if seen.insert(link) {
+                fresh.push(link);
+            }
+        }
     }
 }
 

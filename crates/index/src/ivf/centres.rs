@@ -54,6 +54,11 @@ impl Centres {
         }
     }
 
+    /// The distance of a vector from a centre by its squared length and its product with it.
+    pub(super) fn distance(&self, cell: usize, square: f32, product: f32) -> f32 {
+        (square + 2.0 * self.halves[cell] - 2.0 * product).max(0.0).sqrt()
+    }
+
     /// The cell with the nearest centre for each of the listed rows.
     pub(super) fn assign(&self, vectors: Vectors<'_>, rows: &[u32], watch: &Watch<'_>) -> Result<Vec<u32>, IndexError> {
         let mut cells = vec![0; rows.len()];

@@ -170,9 +170,9 @@ fn wanted(choice: IndexChoice, field: &FieldRow, rows: u64) -> Option<IndexKind>
     }
 }
 
-/// Bytes of a graph: a code a value, and some thirty links a row.
+/// Bytes of a graph: a code a value, and some fifty links a row.
 fn graph_bytes(rows: u64, dimension: usize) -> u64 {
-    rows.saturating_mul(dimension as u64 + 160)
+    rows.saturating_mul(dimension as u64 + 250)
 }
 
 /// Memory of the machine; unlimited where the system doesn't tell.

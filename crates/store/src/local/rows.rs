@@ -88,6 +88,13 @@ pub(super) fn read_item(row: &Row<'_>, first: usize) -> rusqlite::Result<StoredI
     Ok(StoredItem { key: row.get(first)?, item })
 }
 
+/// Reads an item whose columns begin at `first` and are followed by its checksum; `None` when it isn't what was written.
+pub(super) fn read_sound_item(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<StoredItem>> {
+    let (metadata, checksum): (String, i64) = (row.get(first + 7)?, row.get(first + 8)?);
+    let stored = read_item(row, first).ok();
+    Ok(stored.filter(|stored| item_checksum(&stored.item, &metadata) == checksum))
+}
+
 /// What a row of `vectors` says about a vector, besides its values.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct VectorRow {

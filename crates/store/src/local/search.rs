@@ -9,7 +9,7 @@ use super::derived::{self, Indexes};
 use super::filter_cache::FilterCache;
 use super::layout::Layout;
 use super::rows::{
-    FieldRow, ITEM_COLUMNS, VECTOR_COLUMN_COUNT, VECTOR_COLUMNS, load_change, load_field, read_item, read_vector,
+    FieldRow, ITEM_COLUMNS, VECTOR_COLUMN_COUNT, VECTOR_COLUMNS, load_change, load_field, read_sound_item, read_vector,
 };
 use super::view::{FieldView, Views};
 use crate::{Hit, SearchRequest, StoreError, validate};
@@ -85,7 +85,7 @@ fn intersection(live: &RowSet, matching: &RowSet) -> RowSet {
     both
 }
 
-/// The item of a row, or `None` when the row's values are not those that were written.
+/// The item of a row, or `None` when the row's values or the item are not what was written.
 fn load_hit(
     connection: &Connection,
     field: &FieldRow,
@@ -93,12 +93,12 @@ fn load_hit(
     neighbor: &Neighbor,
 ) -> Result<Option<Hit>, StoreError> {
     let sql = format!(
-        "SELECT {VECTOR_COLUMNS}, {ITEM_COLUMNS} FROM vectors v JOIN items i ON i.key = v.item
+        "SELECT {VECTOR_COLUMNS}, {ITEM_COLUMNS}, i.checksum FROM vectors v JOIN items i ON i.key = v.item
          WHERE v.field = ?1 AND v.row = ?2"
     );
     let mut statement = connection.prepare_cached(&sql)?;
-    let read = |row: &rusqlite::Row<'_>| Ok((read_vector(row)?, read_item(row, VECTOR_COLUMN_COUNT)?));
-    let Some((vector, item)) = statement.query_row([field.key, neighbor.row as i64], read).optional()? else {
+    let read = |row: &rusqlite::Row<'_>| Ok((read_vector(row)?, read_sound_item(row, VECTOR_COLUMN_COUNT)?));
+    let Some((vector, Some(item))) = statement.query_row([field.key, neighbor.row as i64], read).optional()? else {
         return Ok(None);
     };
     if !view.vectors.row(neighbor.row).is_some_and(|values| vector.matches(values)) {

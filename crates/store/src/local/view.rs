@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossmodal_index::RowSet;
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
 
 use super::layout::Layout;
-use super::rows::{FieldRow, VECTOR_COLUMNS, read_vector};
+use super::rows::{FieldRow, ITEM_COLUMNS, VECTOR_COLUMN_COUNT, VECTOR_COLUMNS, read_sound_item, read_vector};
 use super::vector_file::MappedVectors;
 use crate::StoreError;
 
@@ -48,7 +48,7 @@ impl Views {
         Ok(view)
     }
 
-    /// A view without the rows whose checksums are wrong. Rows never change, so that newer views build on it.
+    /// A view without the rows whose checksums, or whose items' checksums, are wrong. Rows never change, so that newer views build on it.
     pub fn exclude_damaged(
         &self,
         connection: &Connection,
@@ -56,11 +56,19 @@ impl Views {
         view: &FieldView,
     ) -> Result<Arc<FieldView>, StoreError> {
         let mut live = (*view.live).clone();
-        let sql = format!("SELECT {VECTOR_COLUMNS} FROM vectors v WHERE v.field = ?1 AND v.item IS NOT NULL");
+        let sql = format!(
+            "SELECT {VECTOR_COLUMNS}, {ITEM_COLUMNS}, i.checksum FROM vectors v LEFT JOIN items i ON i.key = v.item
+             WHERE v.field = ?1 AND v.item IS NOT NULL"
+        );
         let mut statement = connection.prepare_cached(&sql)?;
-        for row in statement.query_map([field.key], read_vector)? {
-            let row = row?;
-            if !view.vectors.row(row.row).is_some_and(|values| row.matches(values)) {
+        let read = |row: &Row<'_>| {
+            // Nothing but NULL where the item doesn't exist.
+            let item = read_sound_item(row, VECTOR_COLUMN_COUNT).ok().flatten();
+            Ok((read_vector(row)?, item.is_some()))
+        };
+        for row in statement.query_map([field.key], read)? {
+            let (row, item_is_sound) = row?;
+            if !item_is_sound || !view.vectors.row(row.row).is_some_and(|values| row.matches(values)) {
                 live.remove(row.row);
             }
         }

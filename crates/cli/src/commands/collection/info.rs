@@ -1,7 +1,9 @@
 //! `collection info`: what a collection holds.
 
-use serde_json::json;
+use crossmodal_engine::IndexState;
+use serde_json::{Value, json};
 
+use super::super::optimize;
 use super::read;
 use crate::arguments::InfoArguments;
 use crate::failure::Outcome;
@@ -20,6 +22,7 @@ pub fn run(arguments: &InfoArguments, output: &Output) -> anyhow::Result<Outcome
                 "name": field.name, "model": field.space.model, "space": field.space.id, "dimension": field.dimension,
                 "metric": format!("{:?}", field.metric).to_lowercase(), "vectors": info.vectors,
                 "dead_vectors": info.dead_vectors, "bytes": info.bytes,
+                "index": index_json(&info.index),
             })
         };
         output.document(&json!({
@@ -46,8 +49,20 @@ pub fn run(arguments: &InfoArguments, output: &Output) -> anyhow::Result<Outcome
         };
         let text = format!("{} vectors of length {}{dead}", quantities::count(info.vectors), field.dimension);
         table.row(vec![format!("field {}", field.name), text]);
+        table.row(vec!["  index".into(), optimize::describe(&info.index)]);
         table.row(vec!["  space".into(), format!("{} ({})", field.space.id, field.space.model)]);
     }
     output.write(&table.render(output.width, output.paint))?;
     Ok(Outcome::Fine)
+}
+
+fn index_json(index: &IndexState) -> Value {
+    match index {
+        IndexState::Missing => Value::Null,
+        IndexState::Present(info) => json!({
+            "kind": info.kind.as_str(), "vectors": info.rows, "bytes": info.bytes, "effort": info.default_effort,
+            "parameters": info.parameters,
+        }),
+        IndexState::Unusable { reason } => json!({ "unusable": reason }),
+    }
 }
