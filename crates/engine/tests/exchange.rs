@@ -71,8 +71,11 @@ fn counts(report: &ImportReport) -> [usize; 5] {
     [report.added, report.replaced, report.touched, report.unchanged, report.skipped_count]
 }
 
+/// Fields, settings, and items with their vectors.
+type Everything = (Vec<Field>, Vec<(String, Value)>, Vec<(Item, Vec<Value>)>);
+
 /// Everything that a collection holds but keys and counts of changes.
-fn everything(collection: &Collection) -> (Vec<Field>, Vec<(String, Value)>, Vec<(Item, Vec<Value>)>) {
+fn everything(collection: &Collection) -> Everything {
     let snapshot = collection.store().snapshot().unwrap();
     let mut items = Vec::new();
     let shown = snapshot.for_each::<crossmodal_engine::StoreError>(|stored, vectors| {

@@ -95,8 +95,8 @@ pub struct ListArguments {
     #[arg(long, value_name = "KEY")]
     pub after: Option<i64>,
     /// Only items that satisfy a condition: `year >= 2020 and tag in (a, b)`, see docs/filters.md. Several must all hold
-    #[arg(long = "filter", value_name = "FILTER")]
-    pub filter_by: Vec<String>,
+    #[arg(long, value_name = "FILTER")]
+    pub filter: Vec<String>,
 }
 
 /// `crossmodal collection remove`

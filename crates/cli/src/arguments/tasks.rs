@@ -129,7 +129,7 @@ pub struct SearchArguments {
     #[arg(short = 'k', long = "top", value_name = "N", default_value_t = 10, value_parser = at_least_one)]
     pub k: usize,
     /// Hits to pass over: the pages before
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = offset)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = offset)]
     pub offset: usize,
     /// Only items that satisfy a condition: `year >= 2020 and tag in (a, b)`, see docs/filters.md
     #[arg(long, value_name = "CONDITION")]

@@ -71,6 +71,9 @@ pub fn run(arguments: &SearchArguments, choice: &ModelChoice, settings: &Setting
     if let Some(queries) = &arguments.bulk.vectors {
         return bulk_search::run(queries, arguments, filter(arguments)?, output);
     }
+    if arguments.bulk.output.is_some() || arguments.bulk.effort.is_some() || arguments.bulk.exact {
+        return Err(Usage("--output, --effort and --exact go with --vectors".into()).into());
+    }
     let options = options(arguments)?;
     let words = words(arguments)?;
     if words.len() > 1 && (arguments.open || arguments.html.is_some()) {

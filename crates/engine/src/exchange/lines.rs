@@ -35,7 +35,7 @@ impl MetadataLines {
         let file = BufReader::with_capacity(1 << 20, file);
         let mut lines = Self { path: path.to_path_buf(), file, line: 1, places: None, found: 0 };
         let (mut count, mut offset, mut places) = (0, 0, HashMap::new());
-        while let Some((length, object)) = lines.read()? {
+        while let Some(Line { length, object }) = lines.read()? {
             let line = lines.line - 1;
             if let Some(object) = object {
                 count += 1;
@@ -70,7 +70,7 @@ impl MetadataLines {
             // Most files are in the order of the rows: seeking within the buffer keeps it.
             self.seek(offset, line)?;
         }
-        while let Some((_, object)) = self.read()? {
+        while let Some(Line { object, .. }) = self.read()? {
             if let Some(mut object) = object {
                 self.found += 1;
                 object.shift_remove(ID);
@@ -96,8 +96,8 @@ impl MetadataLines {
         Ok(())
     }
 
-    /// The length of the next line and its object; no object for an empty line, nothing at the end.
-    fn read(&mut self) -> Result<Option<(u64, Option<Map<String, Value>>)>> {
+    /// The next line; none at the end.
+    fn read(&mut self) -> Result<Option<Line>> {
         let mut bytes = Vec::new();
         let read = (&mut self.file).take(MAX_LINE).read_until(b'\n', &mut bytes);
         let length = read.map_err(|error| Error::io(&self.path, error))? as u64;
@@ -111,16 +111,24 @@ impl MetadataLines {
         }
         let text = if line == 1 { bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes) } else { &bytes };
         if text.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Some((length, None)));
+            return Ok(Some(Line { length, object: None }));
         }
         let object =
             serde_json::from_slice(text).map_err(|error| self.wrong(line, format!("not a JSON object: {error}")))?;
-        Ok(Some((length, Some(object))))
+        Ok(Some(Line { length, object: Some(object) }))
     }
 
     fn wrong(&self, line: u64, reason: String) -> Error {
         Error::Metadata { path: self.path.clone(), line, reason }
     }
+}
+
+/// A line of the file.
+struct Line {
+    /// Bytes, the end of the line included.
+    length: u64,
+    /// None for an empty line.
+    object: Option<Map<String, Value>>,
 }
 
 fn id_text(id: &Value) -> Option<String> {

@@ -3,7 +3,7 @@
 //! Killed before the commit, the new files are unused and removed at the next opening; killed after it, the old ones
 //! are. Readers that mapped an old file keep it until they look again.
 
-use rusqlite::params;
+use rusqlite::{TransactionBehavior, params};
 
 use super::item_tables;
 use super::layout::sync_folder;
@@ -47,8 +47,9 @@ impl Writer {
         }
         self.remove_unused()?;
         switched?;
-        self.list_pending()?;
-        item_tables::tidy(&self.connection)?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        item_tables::tidy(&transaction)?;
+        transaction.commit()?;
         self.connection.execute_batch("VACUUM")?;
         // Busy readers may keep the log as long as it is; the next checkpoint cuts it.
         self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;

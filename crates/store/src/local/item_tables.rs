@@ -63,8 +63,10 @@ pub(super) fn rebuild(connection: &Connection) -> rusqlite::Result<()> {
     )
 }
 
-/// Merges what updates left in pieces, and forgets paths that no item has.
+/// Lists what waits for it, merges what updates left in pieces, and forgets paths that no item has; inside the caller's
+/// transaction.
 pub(super) fn tidy(connection: &Connection) -> rusqlite::Result<()> {
+    list_pending(connection)?;
     // Each path is looked up at its place in the index.
     connection.execute_batch(
         "INSERT INTO texts (texts) VALUES ('optimize');

@@ -182,7 +182,10 @@ fn flip(
                 () if complete && clean => outcomes.harmless += 1,
                 () if complete => outcomes.reported += 1,
                 () if !clean => outcomes.detected += 1,
-                () if answers.errors == 0 && answers.found == answers.listed && answers.listed % BATCH == 0 => {
+                () if answers.errors == 0
+                    && answers.found == answers.listed
+                    && answers.listed.is_multiple_of(BATCH) =>
+                {
                     outcomes.shortened += 1;
                 }
                 () => outcomes.silent.push(format!("{place}: {answers:?}")),

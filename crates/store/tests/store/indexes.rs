@@ -325,3 +325,34 @@ fn a_dropped_field_is_gone_with_its_files() {
     assert_nearly_exact(&store, 1.0);
     assert!(store.verify().unwrap().is_clean());
 }
+
+/// Whatever is written, removed, compacted and indexed in whatever order: no hit is dead or twice, every score is the exact one, and nearly
+/// all of the true neighbours are found, all of them by a store that looks at every vector.
+#[test]
+fn random_histories_are_searched_as_they_are() {
+    for seed in 0..6 {
+        let (_collection, store) = Collection::new(Metric::ALL[seed as usize % 3]);
+        let mut random = Random::new(seed + 400_000);
+        for _ in 0..30 {
+            let first = random.below(2 * ROWS as u64) as usize;
+            match random.below(8) {
+                0..=2 => {
+                    let vector =
+                        |id: usize, random: &mut Random| entry(&format!("item-{id}"), "f", random.vector(DIMENSION));
+                    let batch: Vec<_> = (first..first + 40).map(|id| vector(id, &mut random)).collect();
+                    store.upsert(&batch).unwrap();
+                }
+                3..=4 => {
+                    let ids: Vec<_> = (first..first + 25).map(|id| format!("item-{id}")).collect();
+                    store.remove(&ids).unwrap();
+                }
+                5 => drop(store.compact().unwrap()),
+                _ => build(&store, CHOICES[random.below(3) as usize].0),
+            }
+            let exact = assert_nearly_exact(&store, 0.85);
+            let items = store.count(None).unwrap();
+            assert!(exact.iter().all(|hits| hits.len() as u64 == items.min(10)), "seed {seed}");
+        }
+        assert!(store.verify().unwrap().is_clean());
+    }
+}

@@ -254,7 +254,7 @@ fn readers_in_other_processes_see_whole_states() {
     lines.iter().for_each(|lines| drop(lines.recv_timeout(Duration::from_secs(20)).expect("readers read")));
     let (start, mut compactions) = (Instant::now(), 0);
     for round in 0.. {
-        if start.elapsed() > Duration::from_secs(3) {
+        if start.elapsed() > Duration::from_secs(3) && compactions >= 5 {
             break;
         }
         store.upsert(&batch(round * 10 % 90)).unwrap();
@@ -271,7 +271,7 @@ fn readers_in_other_processes_see_whole_states() {
         reader.kill().unwrap();
         reader.wait().unwrap();
         let reads = lines.iter().count();
-        assert!(reads >= 5 && compactions >= 5, "{reads} reads beside {compactions} compactions");
+        assert!(reads >= 5, "{reads} reads beside {compactions} compactions");
     }
     assert!(store.verify().unwrap().is_clean());
 }

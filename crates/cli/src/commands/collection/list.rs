@@ -12,8 +12,7 @@ use crate::{pictures, quantities};
 
 /// Runs the command.
 pub fn run(arguments: &ListArguments, output: &Output) -> anyhow::Result<Outcome> {
-    let conditions =
-        arguments.filter_by.iter().map(|text| condition::parse(text)).collect::<Result<Vec<Filter>, _>>()?;
+    let conditions = arguments.filter.iter().map(|text| condition::parse(text)).collect::<Result<Vec<Filter>, _>>()?;
     let collection = read(&arguments.which.path())?;
     let request = ListRequest {
         filter: (!conditions.is_empty()).then_some(Filter::And(conditions)),
