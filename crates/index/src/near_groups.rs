@@ -24,8 +24,9 @@ const TILE_ROWS: usize = 1024;
 const SCANNED: usize = 64;
 /// Pairs that the width is chosen by.
 const SAMPLES: usize = 4096;
-/// What a full comparison costs besides its own products, in products of the matrix product.
-const CANDIDATE_COST: f64 = 2000.0;
+/// What a full comparison costs, in products of the matrix product: for each of its own, and besides.
+const COMPARED_COST: f64 = 6.0;
+const CANDIDATE_COST: f64 = 1500.0;
 /// More than rounding does to inner products of unit vectors.
 const ROUNDING: f32 = 1e-5;
 /// How much below the threshold a cosine may be by rounding, so that equal vectors reach 1.
@@ -59,7 +60,7 @@ pub fn near_groups(
     if known.len() != rows.len() {
         return Err(IndexError::GroupCount { found: known.len() as u64, expected: rows.len() as u64 });
     }
-    let vectors = Rows { values, dimension, rows };
+    let vectors = Rows::new(values, dimension, rows);
     let groups = Mutex::new(Groups::new(known));
     let projected = vectors.project(choose_width(&vectors, threshold));
     let compare = Compare { vectors: &vectors, projected: &projected, threshold, groups: &groups };
@@ -76,16 +77,22 @@ struct Rows<'a> {
     values: &'a [f32],
     dimension: usize,
     rows: &'a [u64],
+    lengths: Vec<f32>,
 }
 
-impl Rows<'_> {
-    fn row(&self, at: usize) -> &[f32] {
+impl<'a> Rows<'a> {
+    fn new(values: &'a [f32], dimension: usize, rows: &'a [u64]) -> Self {
+        let mut new = Self { values, dimension, rows, lengths: Vec::new() };
+        new.lengths = (0..rows.len()).into_par_iter().map(|at| distance::norm(new.row(at))).collect();
+        new
+    }
+
+    fn row(&self, at: usize) -> &'a [f32] {
         &self.values[self.rows[at] as usize * self.dimension..][..self.dimension]
     }
 
     fn cosine(&self, a: usize, b: usize) -> f32 {
-        let (a, b) = (self.row(a), self.row(b));
-        distance::dot(a, b) / (distance::norm(a) * distance::norm(b))
+        distance::dot(self.row(a), self.row(b)) / (self.lengths[a] * self.lengths[b])
     }
 
     /// The first coordinates of a rotated row, or all of the row itself where as many are wanted. A row without a direction comes out as
@@ -186,7 +193,7 @@ fn choose_width(vectors: &Rows<'_>, threshold: f32) -> usize {
         }
     }
     let cost = |(width, passed): (&usize, &usize)| {
-        *width as f64 + *passed as f64 / SAMPLES as f64 * (vectors.dimension as f64 + CANDIDATE_COST)
+        *width as f64 + *passed as f64 / SAMPLES as f64 * (vectors.dimension as f64 * COMPARED_COST + CANDIDATE_COST)
     };
     let costs = widths.iter().zip(&passed).map(|pair| (*pair.0, cost(pair))).chain([(whole, whole as f64)]);
     costs.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(whole, |(width, _)| width)
@@ -339,7 +346,7 @@ mod tests {
         let values = clustered(dimension, rows);
         let all: Vec<u64> = (0..rows as u64).collect();
         let known: Vec<usize> = (0..rows).collect();
-        let vectors = Rows { values: &values, dimension, rows: &all };
+        let vectors = Rows::new(&values, dimension, &all);
         let expected = oracle(&values, dimension, &all, &known, 0.98);
         for width in [32, 64, 256, dimension] {
             let groups = Mutex::new(Groups::new(&known));
@@ -372,7 +379,7 @@ mod tests {
         let (dimension, rows) = (200, 50);
         let values = clustered(dimension, rows);
         let all: Vec<u64> = (0..rows as u64).collect();
-        let vectors = Rows { values: &values, dimension, rows: &all };
+        let vectors = Rows::new(&values, dimension, &all);
         for width in [32, 128, dimension] {
             let Projected { queries, tiles, half_squares } = vectors.project(width);
             let mut products = Matrix::default();
