@@ -68,6 +68,7 @@ struct Worker {
 }
 
 /// The index that is searched.
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 enum Index {
     Flat,
     Any(AnyIndex),
