@@ -346,7 +346,7 @@ mod tests {
             let most = ra.iter().fold(0f32, |most, x| most.max(x.abs()));
             assert!(most < 6.0 / (rotation.outputs() as f32).sqrt(), "{inputs}: {most}");
         }
-        let (mut one, mut other) = ([0.0; 32], [0.0; 32]);
+        let (mut one, mut other) = ([0.0; LEAST], [0.0; LEAST]);
         Rotation::new(32, 1).apply(&[1.0; 32], &mut one);
         Rotation::new(32, 2).apply(&[1.0; 32], &mut other);
         assert_ne!(one, other);
