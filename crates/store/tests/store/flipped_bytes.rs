@@ -186,7 +186,8 @@ fn flip(
                 () if complete && clean => outcomes.harmless += 1,
                 () if complete => outcomes.reported += 1,
                 () if !clean => outcomes.detected += 1,
-                () if answers.errors == 0
+                // Before its first batch the field itself doesn't exist, and a search for it is refused.
+                () if answers.errors <= usize::from(answers.listed == 0)
                     && answers.found == answers.listed
                     && answers.listed.is_multiple_of(BATCH) =>
                 {
