@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crossmodal_models::CancelToken;
-use crossmodal_store::{Filter, SearchRequest, VectorStore};
+use crossmodal_store::Filter;
 
 use crate::collection::Collection;
 use crate::error::{Error, Result};
@@ -82,42 +82,37 @@ pub fn search_file(
         seconds: 0.0,
         loading_seconds: 0.0,
     };
+    let loading = Instant::now();
+    let searcher = collection.store().searcher(&field.name, search.filter.as_ref())?;
     let mut done = 0;
     while done < all {
         cancel.check()?;
         let values = queries.floats(search.batch_size.max(1))?;
-        let request = SearchRequest {
-            queries: values.chunks_exact(expected).map(<[f32]>::to_vec).collect(),
-            k,
-            filter: search.filter.clone(),
-            effort: search.effort,
-            exact: search.exact,
-            ..SearchRequest::new(&field.name, Vec::new(), k)
-        };
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
             let reason = format!("has {} in row {}, expected finite numbers", values[at], done + at / expected);
             return Err(Error::file(&search.queries, reason));
         }
+        let batch: Vec<Vec<f32>> = values.chunks_exact(expected).map(<[f32]>::to_vec).collect();
         if done == 0 {
-            let start = Instant::now();
-            collection.store().search(&SearchRequest { queries: request.queries[..1].to_vec(), ..request.clone() })?;
-            results.loading_seconds = start.elapsed().as_secs_f64();
+            searcher.search(batch[..1].to_vec(), k, search.effort, search.exact)?;
+            results.loading_seconds = loading.elapsed().as_secs_f64();
         }
+        let count = batch.len();
         let start = Instant::now();
-        let hits = collection.store().search(&request)?;
+        let hits = searcher.search(batch, k, search.effort, search.exact)?;
         results.seconds += start.elapsed().as_secs_f64();
         for hits in hits {
             let missing = k.saturating_sub(hits.len());
-            for hit in hits {
-                results.ids.push(Some(hit.item.id));
-                results.scores.push(hit.score);
+            for (id, score) in hits {
+                results.ids.push(Some(id.to_owned()));
+                results.scores.push(score);
             }
             for _ in 0..missing {
                 results.ids.push(None);
                 results.scores.push(f32::NEG_INFINITY);
             }
         }
-        done += request.queries.len();
+        done += count;
         progress(done, all);
     }
     Ok(results)

@@ -34,6 +34,7 @@ mod rows;
 mod sample;
 mod schema;
 mod search;
+mod searcher;
 mod snapshot;
 mod vector_file;
 mod verify;
@@ -65,6 +66,7 @@ use self::writer::Writer;
 
 pub use self::backup::BackupReport;
 pub(crate) use self::layout::DATABASE_NAME;
+pub use self::searcher::Searcher;
 pub use self::snapshot::{FieldMatrix, Snapshot};
 
 /// Connections for reading that are kept open.

@@ -356,3 +356,48 @@ fn random_histories_are_searched_as_they_are() {
         assert!(store.verify().unwrap().is_clean());
     }
 }
+
+#[test]
+fn a_searcher_answers_as_a_search_does_in_its_own_state() {
+    use crossmodal_store::{Filter, FilterPath};
+    let (_collection, store) = Collection::new(Metric::Cosine);
+    let mut marked = entries("f", DIMENSION, 100..400);
+    marked.iter_mut().for_each(|entry| drop(entry.item.metadata.insert("marked".into(), true.into())));
+    store.upsert(&marked).unwrap();
+    store.remove(&(0..50).map(|id| format!("item-{id}")).collect::<Vec<_>>()).unwrap();
+    let several = ItemVectors {
+        vectors: (0..3)
+            .map(|part| crossmodal_store::VectorRecord {
+                part,
+                ..record("f", Random::new(u64::from(part)).vector(DIMENSION))
+            })
+            .collect(),
+        ..entry("several", "f", vec![])
+    };
+    store.upsert(&[several]).unwrap();
+    build(&store, IndexChoice::Graph);
+    for filter in [None, Some(Filter::equals(FilterPath::metadata("marked"), true))] {
+        for exact in [false, true] {
+            let searcher = store.searcher("f", filter.as_ref()).unwrap();
+            let request = SearchRequest {
+                queries: queries(8),
+                filter: filter.clone(),
+                exact,
+                ..SearchRequest::new("f", vec![], 12)
+            };
+            let hits = store.search(&request).unwrap();
+            // What is written now belongs to a later state.
+            store.upsert(&[entry("later", "f", queries(8).remove(0))]).unwrap();
+            let found = searcher.search(queries(8), 12, None, exact).unwrap();
+            for (found, hits) in found.iter().zip(&hits) {
+                let expected: Vec<_> = hits.iter().map(|hit| (hit.item.id.as_str(), hit.score)).collect();
+                assert_eq!(*found, expected);
+            }
+            assert_eq!(found.len(), hits.len());
+            store.remove(&["later".to_owned()]).unwrap();
+        }
+    }
+    assert_eq!(store.searcher("none", None).unwrap_err().kind(), ErrorKind::NotFound);
+    let searcher = store.searcher("f", None).unwrap();
+    assert_eq!(searcher.search(vec![vec![1.0]], 1, None, false).unwrap_err().kind(), ErrorKind::InvalidInput);
+}
