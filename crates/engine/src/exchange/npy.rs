@@ -325,7 +325,7 @@ pub fn write(
 /// Writes text as fixed-width Unicode (`<U`), which NumPy reads without pickling.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_texts(path: &Path, shape: &[usize], texts: &[impl AsRef<str>]) -> Result<()> {
     let width = texts.iter().map(|text| text.as_ref().chars().count()).max().unwrap_or(0).max(1);
     let element = |text: &str| {

@@ -12,7 +12,7 @@
 //!    the probability that none of `n` unrelated items scores as high.
 //!
 //! Reference queries are made like the query: of generic texts for texts, of other items for pictures and items, and as the same weighted sum for
-//! a sum. The texts' vectors are the only thing that costs a model; they are kept as a setting of the collection ([`stored`]).
+//! a sum. The texts' vectors are the only thing that costs a model; they are kept as a setting of the collection (`stored`).
 //! All else is computed from a sample for each search, so that it is never out of date.
 //!
 //! The choices (4 %, both levels, the fit, the correction) were made by measurement: `bench/results/2026-11-23-relevance.md`.
