@@ -27,6 +27,8 @@ const TAG_ROWS: u64 = 16;
 /// Index files up to this size are compared with their checksums whenever they are opened, which takes some milliseconds;
 /// larger ones by `verify`, and before they are extended.
 const CHECKED_BYTES: u64 = 32 << 20;
+/// Queries that an index answers at a time.
+const QUERIES_AT_ONCE: usize = 128;
 
 /// The index files of all fields, as they were found last.
 #[derive(Debug, Default)]
@@ -167,7 +169,7 @@ pub(super) fn search(
     };
     let all = Vectors::new(dimension, metric, vectors.values())?;
     let options = SearchOptions { k: request.k, effort: request.effort, selection };
-    let found = match index.search(all, &queries, &options) {
+    let found = match search_in_parts(&index, all, vectors, &queries, &options) {
         Err(error @ (IndexError::Damaged { .. } | IndexError::OtherRows { .. })) => {
             indexes.give_up(field, &error);
             return FlatIndex::new(dimension, metric, &[vectors.values()])?.search(&queries, request.k, selection);
@@ -182,6 +184,23 @@ pub(super) fn search(
     let newer = FlatIndex::new(dimension, metric, &[newer])?.numbered_from(covered);
     let newer = newer.search(&queries, request.k, selection)?;
     Ok(found.into_iter().zip(newer).map(|(old, new)| merge(old, new, request.k, selection.groups)).collect())
+}
+
+/// Searches so many queries at a time that what they read of the vectors can be given back in between.
+fn search_in_parts(
+    index: &AnyIndex,
+    all: Vectors<'_>,
+    vectors: &MappedVectors,
+    queries: &[&[f32]],
+    options: &SearchOptions<'_>,
+) -> Result<Vec<Vec<Neighbor>>, IndexError> {
+    let mut found = Vec::with_capacity(queries.len());
+    for part in queries.chunks(QUERIES_AT_ONCE) {
+        found.extend(index.search(all, part, options)?);
+        // Besides the hits, some candidates are scored.
+        vectors.note_single_reads((part.len() * (options.k + options.k / 2 + 8)) as u64);
+    }
+    Ok(found)
 }
 
 /// The `k` best of two lists; of several rows of a group only the best.

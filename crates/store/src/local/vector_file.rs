@@ -15,6 +15,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossmodal_kernels::MappedFile;
 
@@ -169,7 +170,14 @@ pub(super) struct MappedVectors {
     map: MappedFile,
     dimension: usize,
     rows: u64,
+    /// Rows that were read one by one since the pages were given back.
+    single_reads: AtomicU64,
 }
+
+/// A file from this size on gives its pages back now and then while single rows of it are read.
+const LARGE_FILE: usize = 1 << 30;
+/// So many single rows, each of which brings some 64 KiB of the file into the process's memory, are read between.
+const SINGLE_READS: u64 = 2048;
 
 impl MappedVectors {
     /// Maps a file that should have `committed_rows`; a shorter one gives the rows that are left.
@@ -180,7 +188,7 @@ impl MappedVectors {
         let map = MappedFile::open_prefix(path, length).map_err(|error| StoreError::io(path, error))?;
         header.check(path, &map[..map.len().min(HEADER_LENGTH)])?;
         let rows = committed_rows.min(header.whole_rows(map.len() as u64));
-        Ok(Self { map, dimension: header.dimension, rows })
+        Ok(Self { map, dimension: header.dimension, rows, single_reads: AtomicU64::new(0) })
     }
 
     /// Number of rows: the committed ones, or fewer when the file is damaged.
@@ -193,6 +201,16 @@ impl MappedVectors {
         let bytes = self.rows as usize * self.dimension * 4;
         // A mapping begins at a page and the header has 64 bytes, so that rows are aligned.
         bytemuck::cast_slice(&self.map[HEADER_LENGTH..HEADER_LENGTH + bytes])
+    }
+
+    /// Notes that so many rows, here and there, were read. In a large file they would in time bring all of it into the process's memory,
+    /// because the system maps what lies around a page along with it; so the pages are given back now and then. They stay in the
+    /// system's cache.
+    pub fn note_single_reads(&self, rows: u64) {
+        if self.map.len() >= LARGE_FILE && self.single_reads.fetch_add(rows, Ordering::Relaxed) + rows >= SINGLE_READS {
+            self.single_reads.store(0, Ordering::Relaxed);
+            self.map.release(0..self.map.len());
+        }
     }
 
     /// One row, when the file has it.
