@@ -14,7 +14,7 @@ pub struct Capabilities {
     pub atomic_batches: bool,
     /// Every search sees one committed state, even while another process writes.
     pub snapshot_reads: bool,
-    /// Searches are exact; otherwise approximate.
+    /// [`SearchRequest::exact`] is honoured; other searches may be approximate where an index exists.
     pub exact_search: bool,
     /// Filters are evaluated, with the rules of [`Filter`].
     pub filters: bool,
@@ -123,7 +123,8 @@ pub trait VectorStore: Send + Sync {
     fn count(&self, filter: Option<&Filter>) -> Result<u64, StoreError>;
 
     /// The nearest items for each query: best first, one hit an item (its best vector), equal scores in the order in
-    /// which the vectors were written. Fewer than `k` only when fewer items match.
+    /// which the vectors were written. Fewer than `k` only when fewer items match. Scores are exact; which items are found may be approximate
+    /// unless the request is exact.
     ///
     /// # Errors
     /// `UnknownField`, `SpaceMismatch`, `InvalidVector` (a query), `InvalidFilter`, and failures of the storage.
