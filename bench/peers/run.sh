@@ -8,7 +8,7 @@ here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 repository="$(cd "$here/../.." && pwd)"
 data="${CROSSMODAL_BENCH_DIR:-$HOME/.cache/crossmodal-bench}"
 python="$data/venv/bin/python"
-export CROSSMODAL_BENCH_DIR="$data" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+export CROSSMODAL_BENCH_DIR="$data" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PYTHONPATH="$repository/bench"
 export HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 TRANSFORMERS_VERBOSITY=error TOKENIZERS_PARALLELISM=false
 
 usage() {

@@ -21,6 +21,9 @@ ENCODE_WORKER = TARGET / "release" / "examples" / "encode_worker"
 THREADS = int(os.environ.get("CROSSMODAL_BENCH_THREADS") or 2)
 SEED = 20_261_123
 
+#: Packages whose versions a report tells.
+PACKAGES = ["torch", "transformers", "open_clip_torch", "onnxruntime", "openvino", "sentence-transformers", "pillow", "numpy"]
+
 #: A plain text of twelve tokens, begin and end included.
 TWELVE_TOKENS = "two dogs playing with a red ball on the beach"
 

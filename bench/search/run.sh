@@ -10,7 +10,7 @@ here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 repository="$(cd "$here/../.." && pwd)"
 data="${CROSSMODAL_BENCH_DIR:-$HOME/.cache/crossmodal-bench}"
 venv="$data/search/venv"
-export CROSSMODAL_BENCH_DIR="$data" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+export CROSSMODAL_BENCH_DIR="$data" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PYTHONPATH="$repository/bench"
 
 build=yes
 arguments=()

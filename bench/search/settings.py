@@ -14,6 +14,9 @@ TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or REPOSITORY / "target
 WORKER = TARGET / "release" / "examples" / "search_worker"
 
 SEED = 20_261_123
+
+#: Packages whose versions a report tells.
+PACKAGES = ["hnswlib", "faiss-cpu", "usearch", "numpy"]
 #: Results per query; recall is counted over them.
 K = 10
 #: Threads of a build.

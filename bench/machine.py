@@ -1,4 +1,6 @@
-"""What is measured, and what on: the commit, processor, system and versions."""
+"""What is measured, and what on: the commit, processor, system and versions.
+
+For all comparisons; `settings` is that of the comparison which runs, and names the packages whose versions count."""
 
 import importlib.metadata
 import os
@@ -7,7 +9,6 @@ import subprocess
 
 import settings
 
-PACKAGES = ["hnswlib", "faiss-cpu", "usearch", "numpy"]
 INSTRUCTIONS = ["avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "amx_tile", "asimd", "asimddp", "i8mm"]
 
 
@@ -42,7 +43,7 @@ def describe():
     """Lines for the heading of a report."""
     system = f"{platform.system()} {platform.release().split('-')[0]}"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in PACKAGES)
+    versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in settings.PACKAGES)
     return {
         "machine": f"{os.cpu_count()} processors, {processor()}, {memory:.0f} GiB, {system}",
         "versions": f"{_output('rustc', '--version') or 'rustc unknown'}; Python {platform.python_version()}, {versions}",
