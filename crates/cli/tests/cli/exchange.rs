@@ -135,3 +135,12 @@ fn embeddings_written_by_embed_can_be_imported() {
     let vector = numbers(&line["embedding"]);
     assert!((dot(&vector, &vector) - 1.0).abs() < 1e-5);
 }
+
+#[test]
+fn a_file_that_cannot_be_read_leaves_no_collection_behind() {
+    let home = Home::new();
+    std::fs::write(home.path("bad.npy"), "nonsense").unwrap();
+    let run = home.run("collection import --vectors bad.npy --collection c").expect(1);
+    assert!(run.stderr.contains("bad.npy: is no .npy file"), "{}", run.stderr);
+    assert!(!home.path("c").exists());
+}

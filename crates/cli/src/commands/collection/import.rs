@@ -32,6 +32,10 @@ pub fn run(arguments: &ImportArguments, output: &Output) -> anyhow::Result<Outco
             folder.display()
         );
     }
+    if let Some(vectors) = &arguments.vectors {
+        // A file that can't be read must not leave an empty collection behind.
+        exchange::npy::NpyReader::open(vectors)?;
+    }
     let cancel = interrupt::token()?;
     let collection = Collection::open(&arguments.collection, &writing(&arguments.wait))?;
     let steps = Steps::new(output, "importing");
