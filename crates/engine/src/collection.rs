@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crossmodal_models::Embedder;
 use crossmodal_store::{
-    BuildControl, CollectionInfo, CompactReport, Field, IndexChoice, IndexReport, ListRequest, LocalStore, Metric,
-    OpenOptions, SpaceRef, StoredItem, VectorStore, VerifyReport,
+    BuildControl, CollectionInfo, CompactReport, Field, Filter, IndexChoice, IndexReport, ListRequest, LocalStore,
+    Metric, OpenOptions, SpaceRef, StoredItem, VectorStore, VerifyReport,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -223,6 +223,22 @@ impl Collection {
         let mut ids: Vec<String> = gone.map(|item| item.id).collect();
         ids.sort();
         Ok(ids)
+    }
+
+    /// The fields, in the order of their creation.
+    ///
+    /// # Errors
+    /// Failures of the storage.
+    pub fn fields(&self) -> Result<Vec<Field>> {
+        Ok(self.store.fields()?)
+    }
+
+    /// Number of items that satisfy a filter, or of all.
+    ///
+    /// # Errors
+    /// An invalid filter, or failures of the storage.
+    pub fn count(&self, filter: Option<&Filter>) -> Result<u64> {
+        Ok(self.store.count(filter)?)
     }
 
     /// The collection's state.

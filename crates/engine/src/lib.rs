@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod accuracy;
+pub mod batching;
 pub mod bench;
 pub mod bulk;
 pub mod classify;
@@ -43,9 +44,9 @@ pub use crossmodal_models::{
     verify,
 };
 pub use crossmodal_store::{
-    BackupReport, BuildControl, CollectionInfo, CompactReport, Comparison, FieldInfo, Filter, FilterPath, FilterValue,
-    Hit, IndexChoice, IndexInfo, IndexReport, IndexState, Item, ListRequest, Metric, Problem, ProblemKind, Source,
-    StoreError, StoredItem, VerifyReport as CollectionReport,
+    BackupReport, BuildControl, CollectionInfo, CompactReport, Comparison, Field, FieldInfo, Filter, FilterPath,
+    FilterValue, Hit, IndexChoice, IndexInfo, IndexReport, IndexState, Item, ListRequest, Metric, Problem, ProblemKind,
+    Source, Span, StoreError, StoredItem, VerifyReport as CollectionReport,
 };
 pub use embed::{embed_each, read_input};
 pub use error::{Error, ErrorKind, Result};

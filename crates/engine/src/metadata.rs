@@ -61,6 +61,11 @@ impl Metadata {
         Ok(())
     }
 
+    /// Says something about one file, named by its whole path; replaces what was said before.
+    pub fn insert(&mut self, file: &Path, row: Map<String, Value>) {
+        self.rows.insert(file.to_string_lossy().into_owned(), row);
+    }
+
     /// Number of rows.
     pub fn len(&self) -> usize {
         self.rows.len()

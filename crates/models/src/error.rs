@@ -92,6 +92,9 @@ pub enum Error {
     /// A failure inside the tensor library.
     #[error("tensor library: {0}")]
     Tensors(#[from] candle_core::Error),
+    /// A failure of work that several callers shared.
+    #[error(transparent)]
+    Shared(std::sync::Arc<Error>),
 }
 
 impl Error {
@@ -107,6 +110,7 @@ impl Error {
             Self::Input(_) | Self::Media(_) => ErrorKind::Input,
             Self::Cancelled => ErrorKind::Cancelled,
             Self::Tensors(_) => ErrorKind::Internal,
+            Self::Shared(error) => error.kind(),
         }
     }
 
