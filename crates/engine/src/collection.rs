@@ -249,6 +249,14 @@ impl Collection {
         Ok(self.store.info()?)
     }
 
+    /// Whether there is an item with this id.
+    ///
+    /// # Errors
+    /// Failures of the storage.
+    pub fn contains(&self, id: &str) -> Result<bool> {
+        Ok(self.store.get(&[id.to_owned()])?.iter().any(Option::is_some))
+    }
+
     /// A page of items.
     ///
     /// # Errors

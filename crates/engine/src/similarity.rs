@@ -1,37 +1,39 @@
-//! Comparing pictures with texts directly.
+//! Comparing inputs directly, usually pictures with texts.
 
-use crossmodal_models::{Embedder, Input, ProbabilityRule};
+use crossmodal_models::{Embedder, Input, Modality, ProbabilityRule};
 
 use crate::error::{Error, Result};
 
-/// How pictures and texts compare. Matrices have one row per picture and one column per text.
+/// How inputs compare. Matrices have one row per input of the one side and one column per input of the other.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Similarity {
     /// Cosines, in -1..=1.
     pub cosines: Vec<Vec<f32>>,
-    /// Logits as the model defines them: scaled, and shifted where it has a bias. `None` for models without the notion.
+    /// Logits as the model defines them: scaled, and shifted where it has a bias. `None` for models without the notion, and unless
+    /// rows are pictures and columns texts.
     pub logits: Option<Vec<Vec<f32>>>,
-    /// Probabilities of each text for a picture, as the model defines them.
+    /// Probabilities of each text for a picture, as the model defines them; likewise.
     pub probabilities: Option<Vec<Vec<f32>>>,
     /// What makes probabilities of logits.
     pub rule: Option<ProbabilityRule>,
 }
 
-/// Compares every picture with every text.
+/// Compares every input of one side with every one of the other; usually pictures with texts.
 ///
 /// # Errors
-/// No text or no picture, inputs that can't be embedded, or failures of the model.
-pub fn similarity(model: &dyn Embedder, pictures: &[Input], texts: &[Input]) -> Result<Similarity> {
-    if pictures.is_empty() || texts.is_empty() {
+/// Nothing on one side, inputs that can't be embedded, or failures of the model.
+pub fn similarity(model: &dyn Embedder, rows: &[Input], columns: &[Input]) -> Result<Similarity> {
+    if rows.is_empty() || columns.is_empty() {
         return Err(Error::Invalid("a comparison needs at least one picture and one text".into()));
     }
-    let unit = |inputs: &[Input]| -> Result<Vec<Vec<f32>>> {
-        Ok(model.embed(inputs)?.into_iter().map(|embedding| embedding.unit).collect())
-    };
-    let (pictures, texts) = (unit(pictures)?, unit(texts)?);
+    let all: Vec<Input> = rows.iter().chain(columns).cloned().collect();
+    let vectors: Vec<Vec<f32>> = model.embed(&all)?.into_iter().map(|embedding| embedding.unit).collect();
+    let (of_rows, of_columns) = vectors.split_at(rows.len());
     let cosines: Vec<Vec<f32>> =
-        pictures.iter().map(|picture| texts.iter().map(|text| dot(picture, text)).collect()).collect();
-    let rule = model.logit_rule()?;
+        of_rows.iter().map(|row| of_columns.iter().map(|column| dot(row, column)).collect()).collect();
+    let are = |inputs: &[Input], modality| inputs.iter().all(|input| input.modality == modality);
+    let defined = are(rows, Modality::Image) && are(columns, Modality::Text);
+    let rule = if defined { model.logit_rule()? } else { None };
     let logits = rule.map(|rule| -> Vec<Vec<f32>> {
         cosines.iter().map(|row| row.iter().map(|cosine| cosine * rule.scale + rule.bias).collect()).collect()
     });

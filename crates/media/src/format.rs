@@ -24,6 +24,30 @@ pub enum ImageFormat {
 }
 
 impl ImageFormat {
+    /// The usual ending of its files, without the dot.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Jpeg => "jpg",
+            Self::Png => "png",
+            Self::Gif => "gif",
+            Self::WebP => "webp",
+            Self::Bmp => "bmp",
+            Self::Tiff => "tif",
+        }
+    }
+
+    /// Its media type, as HTTP names it.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Jpeg => "image/jpeg",
+            Self::Png => "image/png",
+            Self::Gif => "image/gif",
+            Self::WebP => "image/webp",
+            Self::Bmp => "image/bmp",
+            Self::Tiff => "image/tiff",
+        }
+    }
+
     /// The format's usual name, for example `JPEG`.
     pub fn name(self) -> &'static str {
         match self {

@@ -1,0 +1,154 @@
+//! What stands before every route: who is asking and how often, how long it may take, and what is written down of it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::http::header::{AUTHORIZATION, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use tracing::Instrument as _;
+
+use crate::error::{ApiError, Code};
+pub use crate::safety::keys::Scope;
+use crate::state::Shared;
+
+/// The header that names a request, taken from the client or made here.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Another way to show a key.
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// Lets in who may, as often as they may.
+pub async fn guard(State((state, scope)): State<(Shared, Scope)>, request: Request, next: Next) -> Response {
+    match admit(&state, scope, &request) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+fn admit(state: &Shared, scope: Scope, request: &Request) -> Result<(), ApiError> {
+    state.origins.check(request.headers()).map_err(|reason| ApiError::new(Code::Forbidden, reason))?;
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    let who = match &state.keys {
+        None => peer.map_or_else(|| "unknown".to_string(), address),
+        Some(keys) => {
+            let header = |name: &HeaderName| request.headers().get(name).map(HeaderValue::as_bytes);
+            let identity = keys
+                .check(header(&AUTHORIZATION), header(&API_KEY))
+                .map_err(|error| ApiError::new(Code::Unauthorized, error.to_string()))?;
+            if !identity.has(scope) {
+                let message = format!("the key {:?} doesn't have the scope {:?}", identity.name, scope.as_str());
+                return Err(ApiError::new(Code::Forbidden, message));
+            }
+            format!("key {}", identity.name)
+        }
+    };
+    if let Some(limit) = &state.rate_limit {
+        limit.take(&who, 1).map_err(|retry| {
+            let message = "more requests than this server allows one client (--rate-limit)";
+            ApiError::new(Code::RateLimited, message).after(retry.0)
+        })?;
+    }
+    Ok(())
+}
+
+/// One client by its address. A network hands out many addresses of IPv6, but one prefix.
+fn address(peer: IpAddr) -> String {
+    match peer {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => v4.to_string(),
+            None => v6.segments()[..4].iter().map(|segment| format!("{segment:x}:")).collect(),
+        },
+    }
+}
+
+/// Gives up after a while. The head of the answer counts: what streams may take its time.
+pub async fn timeout(State(state): State<Shared>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(state.timeout, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let message = format!("the request took longer than {} s (--timeout)", state.timeout.as_secs());
+            ApiError::new(Code::Timeout, message).into_response()
+        }
+    }
+}
+
+/// Names the request, logs and counts it, and says what every answer says.
+pub async fn account(State(state): State<Shared>, request: Request, next: Next) -> Response {
+    let id = request_id(&request);
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_string();
+    let path = request.uri().path().to_string();
+    let span = tracing::info_span!("request", id = %id, %method, %path);
+    let start = Instant::now();
+    let _in_flight = InFlight::new(&state);
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let (time, status) = (start.elapsed(), response.status().as_u16());
+    state.metrics.request(method.as_str(), &route, status, time);
+    span.in_scope(|| {
+        let milliseconds = time.as_secs_f64() * 1000.0;
+        match response.extensions().get::<ApiError>() {
+            Some(error) => tracing::info!(status, milliseconds, code = error.code.as_str(), reason = %error.message, "refused"),
+            None => tracing::info!(status, milliseconds, "answered"),
+        }
+    });
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+/// Counts a request for as long as it is worked on, also when it is dropped half-way.
+struct InFlight(Shared);
+
+impl InFlight {
+    fn new(state: &Shared) -> Self {
+        state.metrics.in_flight.inc();
+        Self(state.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.metrics.in_flight.dec();
+    }
+}
+
+/// The client's name for the request where it is short and plain, else one of our own.
+fn request_id(request: &Request) -> String {
+    let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match given.filter(|given| (1..=64).contains(&given.len()) && given.chars().all(plain)) {
+        Some(given) => given.to_string(),
+        None => {
+            static COUNTER: AtomicU64 = AtomicU64::new(0);
+            format!("{:x}-{:x}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_of_ipv6_is_one_client() {
+        let address = |text: &str| address(text.parse().unwrap());
+        assert_eq!(address("2001:db8:1:2::1"), address("2001:db8:1:2:ffff::2"));
+        assert_ne!(address("2001:db8:1:2::1"), address("2001:db8:1:3::1"));
+        assert_eq!(address("::ffff:10.0.0.1"), "10.0.0.1");
+    }
+
+    #[test]
+    fn names_of_requests_are_plain() {
+        let id = |value: &str| request_id(&Request::builder().header(REQUEST_ID, value).body(Default::default()).unwrap());
+        assert_eq!(id("abc-1_2.3"), "abc-1_2.3");
+        assert_ne!(id("a b"), "a b");
+        assert_ne!(id(&"a".repeat(65)), "a".repeat(65));
+    }
+}

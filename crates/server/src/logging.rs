@@ -1,0 +1,49 @@
+//! Where log lines go and what they look like.
+
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, fmt};
+
+/// The form of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Which lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogLevel {
+    /// Faults.
+    Error,
+    /// And what may become one.
+    Warn,
+    /// And every request.
+    #[default]
+    Info,
+    /// And how it was come by.
+    Debug,
+}
+
+/// Sends log lines to standard error, from here on for the whole process.
+///
+/// # Errors
+/// Log lines go somewhere already.
+pub fn start(format: LogFormat, level: LogLevel, colours: bool) -> Result<(), String> {
+    let level = match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+    };
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(colours).compact().with_filter(level).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_filter(level).boxed(),
+    };
+    tracing_subscriber::registry().with(lines).try_init().map_err(|error| error.to_string())
+}
