@@ -1,2 +1,4 @@
 //! The HTTP server: routes, JSON types, the error table, and the web page inside the program.
 #![forbid(unsafe_code)]
+
+pub mod safety;
