@@ -2,3 +2,4 @@
 
 pub mod keys;
 mod keys_file;
+pub mod rate_limit;
