@@ -2,4 +2,5 @@
 
 pub mod keys;
 mod keys_file;
+pub mod paths;
 pub mod rate_limit;
