@@ -13,7 +13,8 @@ const LAW: &[(&str, &[&str])] = &[
     ("crossmodal-index", &["crossmodal-kernels"]),
     ("crossmodal-store", &["crossmodal-index", "crossmodal-kernels"]),
     ("crossmodal-engine", &["crossmodal-models", "crossmodal-media", "crossmodal-store", "crossmodal-index"]),
-    ("crossmodal-cli", &["crossmodal-engine"]),
+    ("crossmodal-server", &["crossmodal-engine"]),
+    ("crossmodal-cli", &["crossmodal-server", "crossmodal-engine"]),
     ("xtask", &[]),
 ];
 

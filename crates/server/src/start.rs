@@ -31,7 +31,6 @@ use crate::transport::{self, TransportOptions};
 const THUMBNAIL_BYTES: usize = 64 << 20;
 
 /// What is served, to whom, and within which limits.
-#[derive(Debug)]
 pub struct ServerOptions {
     /// Name or address to listen on.
     pub host: String,
@@ -67,6 +66,12 @@ pub struct ServerOptions {
     pub batch: BatchLimits,
     /// Connections.
     pub transport: TransportOptions,
+}
+
+impl std::fmt::Debug for ServerOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerOptions").field("host", &self.host).field("port", &self.port).finish_non_exhaustive()
+    }
 }
 
 /// Why a server can't start.
@@ -156,6 +161,8 @@ impl Server {
         let local_only = !wide && options.keys.is_none();
         let origins = Origins::new(&options.cors_origins, local_only.then_some(&options.allowed_hosts[..]))
             .map_err(ServerError::Option)?;
+        let rate_limit = options.rate_limit.map(|(per_second, burst)| RateLimiter::new(per_second, burst)).transpose();
+        let rate_limit = rate_limit.map_err(|error| ServerError::Option(format!("--rate-limit: {error}")))?;
         let listener = TcpListener::bind(&addresses[..]).map_err(failed)?;
         listener.set_nonblocking(true)?;
         let (workers, waiting) = State::places();
@@ -167,7 +174,7 @@ impl Server {
             thumbnails: Thumbnails::new(THUMBNAIL_BYTES),
             metrics,
             keys: options.keys,
-            rate_limit: options.rate_limit.map(|(per_second, burst)| RateLimiter::new(per_second, burst)),
+            rate_limit,
             allowed_paths,
             fetcher: options.fetch.map(Fetcher::new),
             origins,

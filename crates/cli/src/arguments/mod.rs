@@ -10,6 +10,7 @@ mod exchange;
 mod media;
 mod model;
 mod quantize;
+mod serve;
 mod tasks;
 mod upkeep;
 
@@ -27,6 +28,7 @@ pub use exchange::{
 pub use media::{Alpha, Decode, ModelOption, ModelRules, Orientation, Pillow, Precision};
 pub use model::{GoldenArguments, ModelCommand, ModelNameArguments};
 pub use quantize::QuantizeArguments;
+pub use serve::{AccessOptions, KeyCommand, LogDetail, LogForm, NewKeyArguments, ServeArguments};
 pub use tasks::{
     ClassifyArguments, CompletionsArguments, DemoArguments, EmbedArguments, IndexArguments, SearchArguments,
     SearchMode, SimilarityArguments,
@@ -40,6 +42,7 @@ crossmodal finds pictures by words and by other pictures, on this machine alone.
   crossmodal demo                                     see it work, offline, in a few seconds
   crossmodal index PICTURES --collection pics.cm      embed a folder of pictures
   crossmodal search red apple --collection pics.cm    find the best ones
+  crossmodal serve --collection pics.cm               a web page and an HTTP API for it
   crossmodal model pull openai/clip-vit-base-patch32  get a model that knows photographs
 
 `crossmodal --help` lists all commands, `crossmodal COMMAND --help` explains one, with examples.
@@ -55,7 +58,7 @@ Examples:
 Exit codes: 0 fine, 1 failure, 2 wrong usage, 3 `index --strict` passed something over, 130 interrupted.
 A model is `mini` (built in), a variant from `crossmodal model list`, a local folder or weight file, or a hub id owner/name[@revision].";
 
-/// Finds pictures by words and by other pictures: embeddings of CLIP-family models, local collections, search.
+/// Finds pictures by words and by other pictures: embeddings of CLIP-family models, local collections, search, an HTTP server.
 #[derive(Debug, Parser)]
 #[command(name = "crossmodal", version, after_help = AFTER_HELP, max_term_width = 110)]
 pub struct Cli {
@@ -116,6 +119,8 @@ pub enum Command {
     Similarity(SimilarityArguments),
     /// Sort pictures by labels that were never trained on (zero-shot)
     Classify(ClassifyArguments),
+    /// Serve collections and models over HTTP, with a web page
+    Serve(ServeArguments),
     /// Look after collections: info, list, optimize, import, export, migrate, duplicates, ...
     #[command(subcommand)]
     Collection(CollectionCommand),
@@ -126,6 +131,9 @@ pub enum Command {
     Quantize(QuantizeArguments),
     /// Measure how fast a model embeds on this machine
     Bench(BenchArguments),
+    /// Make keys for the HTTP server
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Print a completion script for a shell
     Completions(CompletionsArguments),
 }

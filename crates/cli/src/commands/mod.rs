@@ -8,11 +8,13 @@ mod completions;
 mod demo;
 mod embed;
 mod index;
+mod key;
 mod migrate;
 mod model;
 mod optimize;
 mod quantize;
 mod search;
+mod serve;
 mod similarity;
 
 use clap::ArgMatches;
@@ -39,10 +41,12 @@ pub fn run(command: &Command, matches: &ArgMatches, settings: &Settings) -> anyh
         Command::Classify(arguments) => {
             classify::run(arguments, &ModelChoice::resolve(&arguments.model, matches), settings)
         }
+        Command::Serve(arguments) => serve::run(arguments, settings),
         Command::Collection(command) => collection::run(command, settings),
         Command::Model(command) => model::run(command, settings),
         Command::Quantize(arguments) => quantize::run(arguments, settings),
         Command::Bench(arguments) => bench::run(arguments, settings),
+        Command::Key(command) => key::run(command, settings),
         Command::Completions(arguments) => completions::run(arguments, settings),
     }
 }
