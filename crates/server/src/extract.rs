@@ -51,7 +51,8 @@ impl From<JsonRejection> for ApiError {
 
 /// The part of a rejection that says what is wrong.
 fn one_line(text: &str) -> String {
-    let known = ["Failed to deserialize the JSON body into the target type: ", "Failed to parse the request body as JSON: "];
+    let known =
+        ["Failed to deserialize the JSON body into the target type: ", "Failed to parse the request body as JSON: "];
     let text = known.iter().find_map(|start| text.strip_prefix(start)).unwrap_or(text);
     format!("the body: {text}")
 }

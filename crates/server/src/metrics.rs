@@ -108,7 +108,12 @@ impl Default for Metrics {
         let requests = Family::default();
         registry.register("requests", "Requests answered", requests.clone());
         let request_seconds = Family::new_with_constructor(seconds as fn() -> Histogram);
-        registry.register_with_unit("request", "Time to the head of the answer", Unit::Seconds, request_seconds.clone());
+        registry.register_with_unit(
+            "request",
+            "Time to the head of the answer",
+            Unit::Seconds,
+            request_seconds.clone(),
+        );
         let stage_seconds = Family::new_with_constructor(seconds as fn() -> Histogram);
         registry.register_with_unit("stage", "Time of a stage of requests", Unit::Seconds, stage_seconds.clone());
         let batch_inputs = Family::new_with_constructor(batches as fn() -> Histogram);

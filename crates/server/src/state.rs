@@ -9,6 +9,7 @@ use crossmodal_engine::thumbnails::Thumbnails;
 use crossmodal_engine::{CancelToken, Embedder};
 use tokio::sync::Semaphore;
 
+use crate::classifiers::Classifiers;
 use crate::collections::Collections;
 use crate::error::{ApiError, ApiResult, Code};
 use crate::jobs::Jobs;
@@ -34,6 +35,8 @@ pub struct State {
     pub jobs: Jobs,
     /// Collections laid out in the plane.
     pub maps: Arc<Maps>,
+    /// Zero-shot classifiers of late.
+    pub classifiers: Classifiers,
     /// Small pictures.
     pub thumbnails: Thumbnails,
     /// Counters.
@@ -147,6 +150,9 @@ impl Drop for CancelOnDrop {
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State").field("models", &self.models).field("collections", &self.collections).finish_non_exhaustive()
+        f.debug_struct("State")
+            .field("models", &self.models)
+            .field("collections", &self.collections)
+            .finish_non_exhaustive()
     }
 }
