@@ -178,6 +178,7 @@ fn options(request: &SearchRequest) -> ApiResult<SearchOptions> {
         relevant_only,
         group_by: group_by.map_err(|reason| ApiError::invalid(format!("field `group_by`: {reason}")))?,
         diversity: share("diversity", request.diversity)?,
+        ..SearchOptions::default()
     })
 }
 
