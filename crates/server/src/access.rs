@@ -101,7 +101,9 @@ pub async fn account(State(state): State<Shared>, request: Request, next: Next) 
     span.in_scope(|| {
         let milliseconds = time.as_secs_f64() * 1000.0;
         match response.extensions().get::<ApiError>() {
-            Some(error) => tracing::info!(status, milliseconds, code = error.code.as_str(), reason = %error.message, "refused"),
+            Some(error) => {
+                tracing::info!(status, milliseconds, code = error.code.as_str(), reason = %error.message, "refused")
+            }
             None => tracing::info!(status, milliseconds, "answered"),
         }
     });
@@ -158,7 +160,8 @@ mod tests {
 
     #[test]
     fn names_of_requests_are_plain() {
-        let id = |value: &str| request_id(&Request::builder().header(REQUEST_ID, value).body(Default::default()).unwrap());
+        let id =
+            |value: &str| request_id(&Request::builder().header(REQUEST_ID, value).body(Default::default()).unwrap());
         assert_eq!(id("abc-1_2.3"), "abc-1_2.3");
         assert_ne!(id("a b"), "a b");
         assert_ne!(id(&"a".repeat(65)), "a".repeat(65));

@@ -93,7 +93,9 @@ fn models(arguments: &ServeArguments, settings: &Settings) -> anyhow::Result<Vec
         let model = settings.load(name, &arguments.rules)?;
         let id = alias.map_or_else(|| model.info().name.clone(), str::to_string);
         if models.iter().any(|(known, _)| *known == id) {
-            return Err(Usage(format!("--model: two models are named {id:?}; give one another name: NAME=MODEL")).into());
+            return Err(
+                Usage(format!("--model: two models are named {id:?}; give one another name: NAME=MODEL")).into()
+            );
         }
         models.push((id, model));
     }

@@ -122,7 +122,8 @@ fn the_plain_endpoints_answer_exactly_as_described() {
             ("/similarite%CC%81", "similarité"),
         ] {
             let answer = server.form(path, &parts).expect(200);
-            assert_eq!(answer, json!({ name: logit }), "{path}");
+            assert_eq!(answer.as_object().unwrap().len(), 1);
+            assert_eq!(answer[name].as_f64().unwrap() as f32, logit, "{path}");
         }
     }
     assert!(server.form("/similarity", &[("text", None, b"a")]).refused(400, "invalid_request").contains("file"));

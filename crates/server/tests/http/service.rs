@@ -68,7 +68,11 @@ fn every_documented_route_exists() {
                 let message = answer.refused(404, "not_found");
                 assert!(!message.contains("there is no /"), "{method} {path}: {message}");
             }
-            assert!(operation["responses"].get(answer.status.to_string()).is_some(), "{method} {path}: {}", answer.status);
+            assert!(
+                operation["responses"].get(answer.status.to_string()).is_some(),
+                "{method} {path}: {}",
+                answer.status
+            );
         }
     }
 }
