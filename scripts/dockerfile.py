@@ -198,8 +198,8 @@ def system_mounts(root):
 
 
 class Builder:
-    def __init__(self, work, program, build_arguments):
-        self.work, self.program, self.build_arguments = work, program, build_arguments
+    def __init__(self, work, program, keep, build_arguments):
+        self.work, self.program, self.keep, self.build_arguments = work, program, keep, build_arguments
         self.stages = {}
         self.ignored = Ignored(ROOT / ".dockerignore")
 
@@ -211,8 +211,15 @@ class Builder:
             suite, packages, rust = match[2], ["ca-certificates", "gcc", "libc6-dev"], match[1]
         else:
             fail(f"FROM {image}: this script knows debian:bookworm-slim and rust:VERSION-slim-bookworm")
-        include = [f"--include={','.join(packages)}"] if packages else []
-        self.quietly(["debootstrap", "--variant=minbase", *include, suite, root])
+        kept = self.keep and self.keep / f"{'-'.join([suite, *packages])}.tar"
+        if kept and kept.exists():
+            root.mkdir()
+            self.quietly(["tar", "--numeric-owner", "-xf", kept, "-C", root])
+        else:
+            include = [f"--include={','.join(packages)}"] if packages else []
+            self.quietly(["debootstrap", "--variant=minbase", *include, suite, root])
+            if kept:
+                self.quietly(["tar", "--numeric-owner", "-cf", kept, "-C", root, "."])
         shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
         if Path("/etc/apt/apt.conf.d").is_dir():
             for settings in Path("/etc/apt/apt.conf.d").glob("*proxy*"):
@@ -428,7 +435,7 @@ def read_only(stage, work):
         bind(own, stage.inside(volume))
     mount("-t", "tmpfs", "-o", "mode=1777", "tmpfs", stage.root / "tmp")
     # Mounts below keep their own rights.
-    mount("--bind", stage.root, stage.root)
+    mount("--rbind", stage.root, stage.root)
     mount("-o", "remount,bind,ro", stage.root)
     for place in [*stage.volumes, "/tmp", "/dev", "/proc"]:
         if not os.path.ismount(stage.inside(place)):
@@ -549,10 +556,11 @@ def main():
     parser.add_argument("--work", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, default=ROOT / "Dockerfile", help="another Dockerfile")
     parser.add_argument("--program", type=Path, help="take this for what the builder would have made")
+    parser.add_argument("--keep", type=Path, help="folder in which the fresh Debian systems are kept for the next time")
     parser.add_argument("--features", default="", help="cargo features")
     given = parser.parse_args()
     say(f"{given.file.name}, {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC")
-    builder = Builder(given.work, given.program, {"FEATURES": given.features})
+    builder = Builder(given.work, given.program, given.keep, {"FEATURES": given.features})
     image = builder.build(given.file.read_text())
     program = image.root / "usr/local/bin/crossmodal"
     say(f"the image has {megabytes(image.root)} MB, {program.stat().st_size / 1e6:.0f} of them the program; labels {sorted(image.labels)}")
