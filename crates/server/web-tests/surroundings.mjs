@@ -65,7 +65,7 @@ async function phone({ server }) {
   await accessible(page, "phone");
   await page.fill("#words", "2:red + apple - 0.5:green");
   await page.locator("#combine").tap();
-  await holds(page, () => document.querySelector(".facts"));
+  await holds(page, () => document.querySelector(".facts") && document.querySelectorAll(".picture.loaded").length > 3);
   await shot(page, "phone-chips");
   check("phone: chips fit", await narrow());
   await page.locator("#options-button").tap();
@@ -81,6 +81,7 @@ async function phone({ server }) {
   check("phone: back closes the item", await holds(page, () => !document.querySelector("dialog.item").open));
   for (const view of ["map", "classify"]) {
     await page.locator(`[data-view="${view}"]`).last().tap();
+    if (view === "map") await holds(page, () => document.querySelector("#map-said").textContent, null, 60_000);
     await page.waitForTimeout(700);
     await shot(page, `phone-${view}`);
     check(`phone: ${view} fits`, await narrow());

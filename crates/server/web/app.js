@@ -243,6 +243,7 @@ function drawState() {
   $("#more").hidden = true;
   $("#time").textContent = "";
   $("#relevant-row").hidden = !hasQuery();
+  $(".choices").hidden = !state.collection;
   if (!state.collection) {
     hush(line);
     if (here === null && !coming) show("empty.none", {}, "", [action("collection.new", openCreate, "primary")]);

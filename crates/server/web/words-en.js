@@ -103,6 +103,7 @@ export const en = {
   "collection.none": "No collection",
   "collection.new": "New collection",
   "collection.items": { one: "{n} item", other: "{n} items" },
+  "collection.asleep": "its model isn’t loaded",
   "collection.delete": "Delete {name}",
   "collection.deleteTitle": "Delete “{name}”?",
   "collection.deleteText": { one: "Its {n} item and the files that were added to it here will be gone for good.", other: "Its {n} items and the files that were added to it here will be gone for good." },

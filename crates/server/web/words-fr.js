@@ -104,6 +104,7 @@ export const fr = {
   "collection.none": "Aucune collection",
   "collection.new": "Nouvelle collection",
   "collection.items": { one: "{n} élément", other: "{n} éléments" },
+  "collection.asleep": "son modèle n’est pas chargé",
   "collection.delete": "Supprimer {name}",
   "collection.deleteTitle": "Supprimer « {name} » ?",
   "collection.deleteText": { one: "Son élément et le fichier ajouté ici disparaîtront pour de bon.", other: "Ses {n} éléments et les fichiers ajoutés ici disparaîtront pour de bon." },
