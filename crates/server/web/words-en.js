@@ -247,7 +247,6 @@ export const en = {
   "error.busy": { one: "The server is busy. Try again in {n} second.", other: "The server is busy. Try again in {n} seconds." },
   "error.server": "The server says: {message}",
   "error.page": "Something went wrong in this page: {message}",
-  "error.query.title": "The query can’t be understood",
   "error.picture.title": "This picture can’t be read",
   "error.picture.text": "It may be damaged, or of a kind that isn’t supported.",
   "error.picture": "This picture can’t be read: {message}",

@@ -248,7 +248,6 @@ export const fr = {
   "error.busy": { one: "Le serveur est occupé. Réessayez dans {n} seconde.", other: "Le serveur est occupé. Réessayez dans {n} secondes." },
   "error.server": "Le serveur répond : {message}",
   "error.page": "Cette page a rencontré un problème : {message}",
-  "error.query.title": "La requête n’est pas comprise",
   "error.picture.title": "Cette image ne peut pas être lue",
   "error.picture.text": "Elle est peut-être abîmée, ou d’un type qui n’est pas pris en charge.",
   "error.picture": "Cette image ne peut pas être lue : {message}",
