@@ -35,6 +35,7 @@ pub mod migrate;
 pub mod relevance;
 mod search;
 mod similarity;
+pub mod upkeep;
 
 pub use collection::{Collection, DEFAULT_FIELD, Mode, Target};
 pub use crossmodal_models::{
