@@ -17,7 +17,7 @@ export const webFolder = path.join(here, "../web");
 const shots = process.env.CROSSMODAL_SCREENSHOTS ?? "/tmp/crossmodal-web-screenshots";
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 /** Longest wait for anything on the page; a busy machine needs some. */
-const PATIENCE = 20_000;
+const PATIENCE = 45_000;
 
 mkdirSync(shots, { recursive: true });
 
