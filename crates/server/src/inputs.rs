@@ -183,7 +183,7 @@ impl From<FetchError> for ApiError {
     fn from(error: FetchError) -> Self {
         let code = match &error {
             FetchError::Forbidden(_) => Code::Forbidden,
-            FetchError::TooLarge { .. } => Code::TooLarge,
+            FetchError::TooLarge(_) => Code::TooLarge,
             _ => Code::InvalidInput,
         };
         Self::new(code, error.to_string())

@@ -182,6 +182,7 @@ impl Server {
             allowed_paths,
             fetcher: options.fetch.map(Fetcher::new),
             origins,
+            connections: options.transport.counts.clone(),
             max_body: options.max_body,
             max_inputs: options.max_inputs,
             timeout: options.timeout,
@@ -228,7 +229,7 @@ impl Server {
         };
         let cut = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            let drained = transport::serve(listener, router, transport, state.metrics.clone(), shutdown).await?;
+            let drained = transport::serve(listener, router, transport, shutdown).await?;
             Ok::<_, std::io::Error>(drained.cut)
         })?;
         // Jobs that were called off commit what they have.

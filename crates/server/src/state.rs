@@ -21,6 +21,7 @@ use crate::safety::keys::Keys;
 use crate::safety::origin::Origins;
 use crate::safety::paths::AllowedPaths;
 use crate::safety::rate_limit::RateLimiter;
+use crate::transport::TransportCounts;
 
 /// Requests that wait for one of those places; more are turned away.
 const MOST_WAITING: usize = 512;
@@ -51,6 +52,8 @@ pub struct State {
     pub fetcher: Option<Fetcher>,
     /// Which pages may use it.
     pub origins: Origins,
+    /// Open connections, and what became of others.
+    pub connections: Arc<TransportCounts>,
     /// Bytes of a body.
     pub max_body: usize,
     /// How long a request may take.

@@ -261,7 +261,12 @@ pub async fn thumbnail_route(
 #[utoipa::path(
     get, path = "/v1/collections/{name}/items/{key}/file", operation_id = "get_file", tag = "Items",
     params(("name" = String, Path, description = "The collection"), ("key" = i64, Path, description = "The item's key")),
-    responses((status = 200, description = "The file", body = Vec<u8>, content_type = "application/octet-stream"), Errors)
+    responses(
+        (status = 200, description = "The file", content(
+            (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/png"), (Vec<u8> = "image/gif"), (Vec<u8> = "image/webp"),
+            (Vec<u8> = "image/bmp"), (Vec<u8> = "image/tiff"), (Vec<u8> = "application/octet-stream")
+        )), Errors
+    )
 )]
 pub async fn file_route(
     Shared(state): Shared<SharedState>,

@@ -25,6 +25,16 @@ pub struct JobsAnswer {
     pub jobs: Vec<JobView>,
 }
 
+/// An event of a job.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "describes what is streamed")]
+pub struct JobEvent {
+    /// `progress`, or `end` for the last one.
+    event: String,
+    /// The job as JSON.
+    data: String,
+}
+
 /// Lists jobs, the newest first.
 #[utoipa::path(
     get, path = "/v1/jobs", operation_id = "list_jobs", tag = "Jobs",
@@ -61,7 +71,7 @@ pub async fn cancel_route(
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/events", operation_id = "follow_job", tag = "Jobs", params(("id" = u64, Path, description = "Its number")),
     responses(
-        (status = 200, description = "Server-sent events", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "Server-sent events", body = JobEvent, content_type = "text/event-stream"),
         Errors
     )
 )]

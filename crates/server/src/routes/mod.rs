@@ -95,6 +95,7 @@ pub(crate) enum Errors {
     ),
     // Routes that axum can't be told by their description: see `router`.
     paths(service::model_route, plain::similarity_fr_route),
+    components(schemas(ErrorBody)),
     modifiers(&Bearer)
 )]
 struct Head;

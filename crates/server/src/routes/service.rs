@@ -198,6 +198,7 @@ pub async fn metrics_route(Shared(state): Shared<SharedState>) -> Response {
         let labels = ModelLabels { model: served.id.clone() };
         state.metrics.waiting.get_or_create(&labels).set(served.batcher.waiting() as i64);
     }
+    state.metrics.connections(&state.connections);
     match state.metrics.text() {
         Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => ApiError::internal(error).into_response(),
