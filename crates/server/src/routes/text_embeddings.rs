@@ -171,7 +171,7 @@ pub async fn info_route(Shared(state): Shared<SharedState>) -> ApiResult<ApiJson
     let limits = served.batcher.limits();
     let model_dtype = match info.precision {
         Precision::Fp32 => "float32",
-        Precision::Int8 => "int8",
+        other => other.as_str(),
     };
     Ok(ApiJson(InferenceInfo {
         model_id: info.name.clone(),

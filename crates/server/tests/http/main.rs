@@ -2,6 +2,7 @@
 
 mod access;
 mod collections;
+mod dialects;
 mod errors;
 mod jobs;
 mod models;
