@@ -33,6 +33,7 @@ pub mod files;
 pub mod ingest;
 pub mod metadata;
 pub mod migrate;
+pub mod projection;
 pub mod relevance;
 mod search;
 mod similarity;

@@ -29,6 +29,8 @@ mod routes;
 pub mod safety;
 mod start;
 mod state;
+#[cfg(feature = "otel")]
+mod telemetry;
 pub mod transport;
 
 pub use start::{Server, ServerError, ServerOptions, models_of};

@@ -2,7 +2,7 @@
 // that has the focus stays, however far it is scrolled away.
 
 import { h, icon, iconButton } from "/assets/dom.js";
-import { currentLanguage, fixed, onLanguage, t } from "/assets/i18n.js";
+import { currentLanguage, fixed, onLanguage, t, translate } from "/assets/i18n.js";
 import { titleOf } from "/assets/search.js";
 import * as thumbnails from "/assets/thumbnails.js";
 
@@ -31,9 +31,18 @@ export class Gallery {
     grid.addEventListener("click", (event) => this.click(event));
     grid.addEventListener("focusin", (event) => this.entered(event));
     grid.addEventListener("dragstart", (event) => this.drag(event));
+    // One set of buttons for all tiles, which goes where the pointer is.
+    this.deeds = h("div", { class: "deeds", "aria-hidden": "true" }, deed("similar", "similar", "deed.similar"), deed("plus", "plus", "deed.plus"), deed("minus", "minus", "deed.minus"));
+    grid.addEventListener("pointerover", (event) => {
+      const tile = event.target.closest(".tile");
+      if (tile && this.deeds.parentElement !== tile) tile.append(this.deeds);
+    });
     addEventListener("scroll", () => this.later(), { passive: true });
     new ResizeObserver(() => this.later()).observe(grid);
-    onLanguage(() => this.redraw());
+    onLanguage(() => {
+      translate(this.deeds);
+      this.redraw();
+    });
   }
 
   show(source) {
@@ -165,7 +174,6 @@ export class Gallery {
       tabindex: "-1",
       draggable: "true",
       "aria-colindex": column + 1,
-      "aria-label": this.spoken(item, title),
       data: { place },
     });
     let image = null;
@@ -180,18 +188,7 @@ export class Gallery {
     }
     element.append(h("div", { class: "title", text: title, title }));
     if (this.source.kind === "search") element.append(facts(item, this.source.state.mode));
-    element.append(
-      h("div", { class: "deeds", "aria-hidden": "true" },
-        deed("similar", "similar", "deed.similar"), deed("plus", "plus", "deed.plus"), deed("minus", "minus", "deed.minus")),
-    );
     return { element, image };
-  }
-
-  spoken(item, title) {
-    if (this.source.kind !== "search") return title;
-    const confidence = item.confidence ?? null;
-    const key = confidence === null ? "tile.hit" : "tile.hitConfidence";
-    return t(key, { rank: item.rank, title, score: scoreText(item.score, this.source.state.mode), confidence: confidence === null ? "" : fixed(confidence, 2) });
   }
 
   /** The element of a tile, its row made if need be. */
@@ -320,7 +317,7 @@ export function scoreText(score, mode) {
 
 /** Score, confidence and group of a hit. */
 function facts(hit, mode) {
-  const line = h("div", { class: "facts" }, h("span", { class: "score", text: scoreText(hit.score, mode) }));
+  const line = h("div", { class: "facts" }, h("span", { class: "visually-hidden", text: t("score") }), h("span", { class: "score", text: scoreText(hit.score, mode) }));
   if (hit.confidence !== null && hit.confidence !== undefined) line.append(meter(hit.confidence));
   if (hit.group) line.append(h("span", { class: "group", text: String(hit.group), title: String(hit.group) }));
   return line;
@@ -330,5 +327,6 @@ function facts(hit, mode) {
 export function meter(confidence) {
   const fill = h("i");
   fill.style.width = `${Math.round(confidence * 100)}%`;
-  return h("span", { class: confidence >= 0.7 ? "meter sure" : "meter", data: { confidence } }, fill);
+  const spoken = h("span", { class: "visually-hidden", text: t("confidence", { value: fixed(confidence, 2) }) });
+  return h("span", { class: confidence >= 0.7 ? "meter sure" : "meter", data: { confidence } }, fill, spoken);
 }

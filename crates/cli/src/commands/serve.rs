@@ -33,7 +33,7 @@ pub fn run(arguments: &ServeArguments, settings: &Settings) -> anyhow::Result<Ou
         LogDetail::Debug => LogLevel::Debug,
     };
     let colours = output.note_paint.style(Style::Cyan, "x") != "x";
-    logging::start(format, level, colours).map_err(anyhow::Error::msg)?;
+    let _logging = logging::start(format, level, colours).map_err(anyhow::Error::msg)?;
     let models = models(arguments, settings)?;
     let names: Vec<String> = models.iter().map(|(name, _)| name.clone()).collect();
     let server = Server::bind(options(arguments, models)?).map_err(explain)?;

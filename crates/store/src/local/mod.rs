@@ -67,7 +67,7 @@ use self::writer::Writer;
 pub use self::backup::BackupReport;
 pub(crate) use self::layout::DATABASE_NAME;
 pub use self::searcher::Searcher;
-pub use self::snapshot::{FieldMatrix, Snapshot};
+pub use self::snapshot::{FieldMatrix, ItemSample, ItemVector, Snapshot};
 
 /// Connections for reading that are kept open.
 const MAX_IDLE_READERS: usize = 16;
