@@ -436,7 +436,10 @@ mod tests {
         );
         assert_eq!(
             told(Dialect::OpenAi, error()),
-            (400, serde_json::json!({"error": {"message": "no", "type": kind, "param": "input", "code": "invalid_request"}}))
+            (
+                400,
+                serde_json::json!({"error": {"message": "no", "type": kind, "param": "input", "code": "invalid_request"}})
+            )
         );
         assert_eq!(
             told(Dialect::TextEmbeddingsInference, error()),

@@ -148,11 +148,14 @@ impl EmbeddingsByType {
                 EmbeddingType::Float => told.float = Some(vectors.to_vec()),
                 EmbeddingType::Int8 => told.int8 = Some(vectors.iter().map(|vector| levels(vector)).collect()),
                 EmbeddingType::Uint8 => {
-                    let raised = |vector: &Vec<f32>| levels(vector).into_iter().map(|level| level.cast_unsigned() ^ 128).collect();
+                    let raised = |vector: &Vec<f32>| {
+                        levels(vector).into_iter().map(|level| level.cast_unsigned() ^ 128).collect()
+                    };
                     told.uint8 = Some(vectors.iter().map(raised).collect());
                 }
                 EmbeddingType::Binary => {
-                    let lowered = |vector: &Vec<f32>| signs(vector).into_iter().map(|byte| (byte ^ 128).cast_signed()).collect();
+                    let lowered =
+                        |vector: &Vec<f32>| signs(vector).into_iter().map(|byte| (byte ^ 128).cast_signed()).collect();
                     told.binary = Some(vectors.iter().map(lowered).collect());
                 }
                 EmbeddingType::Ubinary => told.ubinary = Some(vectors.iter().map(|vector| signs(vector)).collect()),
@@ -175,7 +178,9 @@ fn levels(vector: &[f32]) -> Vec<i8> {
 
 /// Eight signs in a byte, the first the highest.
 fn signs(vector: &[f32]) -> Vec<u8> {
-    let byte = |values: &[f32]| values.iter().zip(0..8).fold(0, |byte, (value, place)| byte | u8::from(*value > 0.0) << (7 - place));
+    let byte = |values: &[f32]| {
+        values.iter().zip(0..8).fold(0, |byte, (value, place)| byte | u8::from(*value > 0.0) << (7 - place))
+    };
     vector.chunks(8).map(byte).collect()
 }
 
@@ -258,9 +263,14 @@ struct Asked {
 }
 
 impl Asked {
-    fn new(texts: Option<Vec<String>>, images: Option<Vec<String>>, inputs: Option<Vec<CohereInput>>) -> ApiResult<Self> {
+    fn new(
+        texts: Option<Vec<String>>,
+        images: Option<Vec<String>>,
+        inputs: Option<Vec<CohereInput>>,
+    ) -> ApiResult<Self> {
         let text = |text: &String| CohereInput { content: vec![CohereContent::Text { text: text.clone() }] };
-        let image = |url: String| CohereInput { content: vec![CohereContent::ImageUrl { image_url: CohereImage { url } }] };
+        let image =
+            |url: String| CohereInput { content: vec![CohereContent::ImageUrl { image_url: CohereImage { url } }] };
         let shows_images = images.is_some();
         let inputs = match (&texts, images, inputs) {
             (Some(texts), None, None) => texts.iter().map(text).collect(),
@@ -383,10 +393,8 @@ pub async fn embed_route(
             let Embedded { embeddings, modalities, tokens } = embed(model.as_ref(), &inputs)?;
             let count = |modality| modalities.iter().filter(|found| **found == modality).count();
             let (texts, images) = (count(Modality::Text), count(Modality::Image));
-            let billed = BilledUnits {
-                input_tokens: (texts > 0).then_some(tokens),
-                images: (images > 0).then_some(images),
-            };
+            let billed =
+                BilledUnits { input_tokens: (texts > 0).then_some(tokens), images: (images > 0).then_some(images) };
             let pictures = asked.shows_images.then(|| inputs.iter().filter_map(picture).collect());
             let vectors = joined(&asked, embeddings)?;
             Ok((asked, vectors, pictures, billed))

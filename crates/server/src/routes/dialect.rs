@@ -60,7 +60,9 @@ impl DialectInput {
         let found = match value {
             Value::String(text) => return Ok(Self::Text(text)),
             Value::Array(values) => return values.iter().map(token_id).collect::<Result<_, _>>().map(Self::Tokens),
-            Value::Object(_) => return serde_json::from_value(value).map(Self::Typed).map_err(|error| error.to_string()),
+            Value::Object(_) => {
+                return serde_json::from_value(value).map(Self::Typed).map_err(|error| error.to_string());
+            }
             Value::Null => "null".to_string(),
             Value::Bool(value) => value.to_string(),
             Value::Number(value) => value.to_string(),
@@ -167,7 +169,10 @@ impl Excess {
         }
         let parts = model.tokenize(text).map_err(crossmodal_engine::Error::from)?.ok_or_else(|| {
             let name = &model.info().name;
-            ApiError::new(Code::InvalidInput, format!("{name} doesn't tell its tokens, so that texts can only lose their end"))
+            ApiError::new(
+                Code::InvalidInput,
+                format!("{name} doesn't tell its tokens, so that texts can only lose their end"),
+            )
         })?;
         let (length, most) = (parts.tokens.len(), most.min(parts.limit));
         if length <= most {
@@ -217,7 +222,10 @@ mod tests {
             (r#"["a", "b"]"#, OneOrMany::Many(vec![text("a"), text("b")])),
             ("[[5], [6, 7]]", OneOrMany::Many(vec![DialectInput::Tokens(vec![5]), DialectInput::Tokens(vec![6, 7])])),
             (r#"{"image": "AAAA"}"#, OneOrMany::One(image.clone())),
-            (r#"["a", {"image": "AAAA"}, [5]]"#, OneOrMany::Many(vec![text("a"), image, DialectInput::Tokens(vec![5])])),
+            (
+                r#"["a", {"image": "AAAA"}, [5]]"#,
+                OneOrMany::Many(vec![text("a"), image, DialectInput::Tokens(vec![5])]),
+            ),
             ("[]", OneOrMany::Many(Vec::new())),
         ] {
             assert_eq!(read(json).unwrap(), expected, "{json}");

@@ -2,6 +2,7 @@
 
 use axum::extract::State as Shared;
 use crossmodal_engine::Modality;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -42,7 +43,9 @@ pub struct EmbeddingsRequest {
     /// True is refused.
     pub late_chunking: Option<bool>,
     /// Ignored.
-    pub user: Option<String>,
+    #[schema(value_type = Option<String>)]
+    #[expect(dead_code, reason = "clients send it, and it changes nothing here")]
+    pub user: Option<IgnoredAny>,
 }
 
 /// One vector.

@@ -245,7 +245,8 @@ pub async fn tokenize_route(
     let tokens = move |text: &String| {
         inputs::text_input(text)?;
         let parts = served.model().tokenize(text).map_err(crossmodal_engine::Error::from)?;
-        let parts = parts.ok_or_else(|| ApiError::new(Code::InvalidInput, format!("{} has no tokenizer", served.id)))?;
+        let parts =
+            parts.ok_or_else(|| ApiError::new(Code::InvalidInput, format!("{} has no tokenizer", served.id)))?;
         let shown = parts.tokens.into_iter().filter(|token| special || !token.special);
         Ok(shown.map(TokenView::from).collect())
     };

@@ -78,7 +78,9 @@ fn cohere_error(answer: &Answer, status: u16) -> String {
 fn openai_takes_texts_and_token_ids() {
     let server = Running::new(options());
     let expected = embedded(&[Input::text("red apple"), Input::text("a dog")]);
-    let ask = |input: Value| vectors(&server.post("/v1/embeddings", &json!({ "model": "mini", "input": input, "user": "me" })));
+    let ask = |input: Value| {
+        vectors(&server.post("/v1/embeddings", &json!({ "model": "mini", "input": input, "user": "me" })))
+    };
     assert_near(&ask(json!("red apple"))[0], &expected[0].unit);
     let both = ask(json!(["red apple", "a dog"]));
     assert_eq!(both.len(), 2);
@@ -97,7 +99,8 @@ fn openai_takes_texts_and_token_ids() {
 fn openai_writes_numbers_and_base64() {
     let server = Running::new(options());
     let expected = unit(Input::text("red apple"));
-    let body = json!({ "input": "red apple", "encoding_format": "base64", "dimensions": expected.len(), "model": "mini" });
+    let body =
+        json!({ "input": "red apple", "encoding_format": "base64", "dimensions": expected.len(), "model": "mini" });
     let answer = server.post("/v1/embeddings", &body).expect(200);
     let bytes = STANDARD.decode(answer["data"][0]["embedding"].as_str().unwrap()).unwrap();
     let numbers: Vec<f32> = bytes.chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
@@ -122,7 +125,9 @@ fn pictures_as_jina_and_infinity_send_them() {
     assert_near(&found[1], &lemon);
     assert_near(&ask(json!({ "modality": "image", "input": data_uri(LEMON) }))[0], &lemon);
     assert_near(&ask(json!({ "modality": "text", "input": "red apple" }))[0], &words);
-    let usage = server.post("/v1/embeddings", &json!({ "modality": "image", "input": data_uri(LEMON) })).expect(200)["usage"].take();
+    let usage =
+        server.post("/v1/embeddings", &json!({ "modality": "image", "input": data_uri(LEMON) })).expect(200)["usage"]
+            .take();
     assert_eq!(usage, json!({ "prompt_tokens": 0, "total_tokens": 0 }));
 }
 
@@ -156,7 +161,8 @@ fn openai_refuses_in_its_form() {
     assert_eq!(openai_error(&large, 413).0, "too_large");
     let typed = server.ask("POST", "/v1/embeddings", &[("content-type", "text/plain")], b"a");
     assert_eq!(openai_error(&typed, 415).0, "unsupported_media_type");
-    let message = server.post("/v1/embeddings", &json!({ "input": ["a", 5] })).expect(400)["error"]["message"].to_string();
+    let message =
+        server.post("/v1/embeddings", &json!({ "input": ["a", 5] })).expect(400)["error"]["message"].to_string();
     assert!(message.contains("input 1: 5, expected a text"), "{message}");
     vectors(&server.post("/v1/embeddings", &json!({ "input": LONG })));
 }
@@ -230,11 +236,17 @@ fn text_embeddings_inference_tells_and_compares() {
     let row = tokens[0].as_array().unwrap();
     assert_eq!((tokens.as_array().unwrap().len(), row.len()), (2, expected.len()));
     for (found, expected) in row.iter().zip(&expected) {
-        assert_eq!((found["id"].as_u64(), found["special"].as_bool()), (Some(expected.id.into()), Some(expected.special)));
+        assert_eq!(
+            (found["id"].as_u64(), found["special"].as_bool()),
+            (Some(expected.id.into()), Some(expected.special))
+        );
         assert_eq!(found["start"].as_u64(), expected.bytes.map(|(start, _)| start as u64));
         assert_eq!(found["stop"].as_u64(), expected.bytes.map(|(_, stop)| stop as u64));
     }
-    assert_eq!((row[1]["text"].as_str(), row[1]["start"].as_u64(), row[1]["stop"].as_u64()), (Some("red"), Some(0), Some(3)));
+    assert_eq!(
+        (row[1]["text"].as_str(), row[1]["start"].as_u64(), row[1]["stop"].as_u64()),
+        (Some("red"), Some(0), Some(3))
+    );
     let bare = server.post("/tokenize", &json!({ "inputs": "red apple", "add_special_tokens": false })).expect(200);
     assert_eq!(bare[0].as_array().unwrap().len(), expected.len() - 2);
 
@@ -260,12 +272,18 @@ fn cohere_embeds_texts_pictures_and_mixtures() {
     assert_near(&floats(&answer["embeddings"]["float"][0]), &words);
     assert_eq!(answer["embeddings"].as_object().unwrap().len(), 1);
     assert_eq!(answer["texts"], json!(["red apple", "a dog"]));
-    assert_eq!((answer["response_type"].as_str(), answer["id"].as_str().unwrap().len()), (Some("embeddings_by_type"), 36));
+    assert_eq!(
+        (answer["response_type"].as_str(), answer["id"].as_str().unwrap().len()),
+        (Some("embeddings_by_type"), 36)
+    );
     assert_eq!(answer["meta"]["api_version"]["version"], "2");
-    let tokens = mini().tokenize("red apple").unwrap().unwrap().tokens.len() + mini().tokenize("a dog").unwrap().unwrap().tokens.len();
+    let tokens = mini().tokenize("red apple").unwrap().unwrap().tokens.len()
+        + mini().tokenize("a dog").unwrap().unwrap().tokens.len();
     assert_eq!(answer["meta"]["billed_units"], json!({ "input_tokens": tokens }));
 
-    let answer = ask(json!({ "model": "mini", "input_type": "image", "images": [data_uri(APPLE)], "embedding_types": ["float", "ubinary"] }));
+    let answer = ask(
+        json!({ "model": "mini", "input_type": "image", "images": [data_uri(APPLE)], "embedding_types": ["float", "ubinary"] }),
+    );
     assert_near(&floats(&answer["embeddings"]["float"][0]), &apple);
     assert_eq!(answer["embeddings"]["ubinary"][0].as_array().unwrap().len(), apple.len() / 8);
     assert_eq!(answer["meta"]["billed_units"], json!({ "images": 1 }));
