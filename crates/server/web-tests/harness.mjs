@@ -63,7 +63,17 @@ function freePort() {
 const servers = new Set();
 
 export class Server {
-  static async start(words, port) {
+  static async start(words, port, tries = 3) {
+    try {
+      return await Server.once(words, port);
+    } catch (error) {
+      // A free port can be gone when it comes to be used.
+      if (tries <= 1 || !/in use/i.test(error.message)) throw error;
+      return Server.start(words, port, tries - 1);
+    }
+  }
+
+  static async once(words, port) {
     const server = new Server();
     server.port = port ?? (await freePort());
     server.address = `http://127.0.0.1:${server.port}`;

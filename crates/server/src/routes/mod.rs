@@ -32,6 +32,7 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::access;
+use crate::body_budget::within_budget;
 use crate::error::{ApiError, ErrorBody, in_dialect};
 use crate::linger::linger;
 use crate::safety::origin::Origins;
@@ -191,6 +192,7 @@ pub fn router(state: &Shared) -> Router {
         .merge(pages)
         .fallback(no_such_route)
         .layer(DefaultBodyLimit::max(state.max_body))
+        .layer(from_fn_with_state(state.bodies.clone(), within_budget))
         .layer(from_fn_with_state(state.clone(), access::timeout))
         .layer(from_fn(in_its_dialect))
         .layer(cors(&state.origins))
