@@ -102,6 +102,8 @@ pub(super) fn inspect(layout: &Layout) -> Result<Content, StoreError> {
         Ok(metadata) if !metadata.is_dir() => return Err(foreign("it is a file, not a folder")),
         Ok(_) => {}
     }
+    // Looked for before the database: while nobody writes, a log that isn't there has been moved into it.
+    let has_log = layout.write_ahead_log().exists();
     match fs::metadata(layout.database()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let entries = fs::read_dir(folder).map_err(|error| StoreError::io(folder, error))?;
@@ -112,7 +114,7 @@ pub(super) fn inspect(layout: &Layout) -> Result<Content, StoreError> {
             }
         }
         Err(error) => Err(StoreError::io(&layout.database(), error)),
-        Ok(metadata) if metadata.len() == 0 && !layout.write_ahead_log().exists() => Ok(Content::Nothing),
+        Ok(metadata) if metadata.len() == 0 && !has_log => Ok(Content::Nothing),
         Ok(_) => inspect_database(layout),
     }
 }
