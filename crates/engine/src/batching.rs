@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 use crossmodal_models::{
     CancelToken, Embedder, Embedding, Error, Input, LogitRule, Modality, ModelInfo, Prepared, Result, SpaceId,
+    Tokenized,
 };
 
 /// How much is computed together, and how much may wait.
@@ -325,6 +326,10 @@ impl Embedder for BatchedEmbedder {
         }
         // Entries that were dropped with the batcher have no answer.
         results.into_iter().map(|result| result.ok_or(Error::Cancelled)).collect()
+    }
+
+    fn tokenize(&self, text: &str) -> Result<Option<Tokenized>> {
+        self.shared.model.tokenize(text)
     }
 
     fn logit_rule(&self) -> Result<Option<LogitRule>> {

@@ -1,17 +1,19 @@
 //! A local collection together with the rules this engine keeps: which field, which model, how items are named.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossmodal_models::Embedder;
 use crossmodal_store::{
     BuildControl, CollectionInfo, CompactReport, Field, Filter, IndexChoice, IndexReport, ListRequest, LocalStore,
-    Metric, OpenOptions, SpaceRef, StoredItem, VectorStore, VerifyReport,
+    Metric, OpenOptions, SpaceRef, StoreError, StoredItem, VectorStore, VerifyReport,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::relevance::KeptStatistics;
 use crate::relevance::stored::ReferenceTexts;
 
 /// The field that pictures and texts are kept in unless said otherwise.
@@ -88,6 +90,39 @@ impl Mode {
 pub struct Collection {
     store: LocalStore,
     pub(crate) reference_texts: ReferenceTexts,
+    pub(crate) statistics: KeptStatistics,
+    known: Mutex<Option<Arc<Known>>>,
+}
+
+/// What a search needs to know of a collection before it begins, as it was at one change.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub change: u64,
+    /// The name of the field that is searched and filled.
+    pub active: String,
+    fields: Vec<Field>,
+}
+
+impl Known {
+    pub fn field(&self, name: &str) -> Result<&Field> {
+        let found = self.fields.iter().find(|field| field.name == name);
+        Ok(found.ok_or_else(|| StoreError::UnknownField {
+            field: name.to_owned(),
+            known: self.fields.iter().map(|field| field.name.clone()).collect(),
+        })?)
+    }
+
+    /// The only field, or the active one of several. `folder` is the collection's, for messages.
+    pub fn main_field(&self, folder: &Path) -> Result<&Field> {
+        let active = |field: &&Field| self.fields.len() == 1 || field.name == self.active;
+        self.fields.iter().find(active).ok_or_else(|| {
+            let (folder, active) = (folder.display(), &self.active);
+            Error::Invalid(match self.fields.len() {
+                0 => format!("{folder} holds no vectors"),
+                count => format!("{folder} has {count} fields and none is named {active:?}"),
+            })
+        })
+    }
 }
 
 impl Collection {
@@ -96,7 +131,12 @@ impl Collection {
     /// # Errors
     /// A folder that isn't a collection, that can't be opened so, or that another writer holds.
     pub fn open(folder: &Path, mode: &Mode) -> Result<Self> {
-        Ok(Self { store: LocalStore::open(folder, &mode.0)?, reference_texts: ReferenceTexts::default() })
+        Ok(Self {
+            store: LocalStore::open(folder, &mode.0)?,
+            reference_texts: ReferenceTexts::default(),
+            statistics: KeptStatistics::default(),
+            known: Mutex::default(),
+        })
     }
 
     /// Ids of the items that lost vectors when it was opened [`repairing`](Mode::repairing), sorted.
@@ -172,15 +212,28 @@ impl Collection {
     /// # Errors
     /// A collection without vectors, several fields of which none is the active one, failures of the storage.
     pub(crate) fn main_field(&self) -> Result<Field> {
-        let (mut fields, active) = (self.store.fields()?, self.field()?);
-        let at = if fields.len() == 1 { Some(0) } else { fields.iter().position(|field| field.name == active) };
-        at.map(|at| fields.swap_remove(at)).ok_or_else(|| {
-            let folder = self.store.folder().display();
-            Error::Invalid(match fields.len() {
-                0 => format!("{folder} holds no vectors"),
-                count => format!("{folder} has {count} fields and none is named {active:?}"),
-            })
-        })
+        Ok(self.known()?.main_field(self.store.folder())?.clone())
+    }
+
+    /// What is known at the present change; read again only where there was one.
+    pub(crate) fn known(&self) -> Result<Arc<Known>> {
+        let lock = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before the rest, so that what is kept is never older than it says.
+        let change = self.store.change()?;
+        if let Some(known) = lock().as_ref().filter(|known| known.change == change) {
+            return Ok(known.clone());
+        }
+        let known = Arc::new(Known { change, active: self.field()?, fields: self.store.fields()? });
+        *lock() = Some(known.clone());
+        Ok(known)
+    }
+
+    /// The item with a key, as hits name it.
+    ///
+    /// # Errors
+    /// Failures of the storage.
+    pub fn item(&self, key: i64) -> Result<Option<StoredItem>> {
+        Ok(self.store.get_by_key(&[key])?.pop().flatten())
     }
 
     /// The full id of an item named by its id, by a path to its file, or by the end of its id where that is unique.

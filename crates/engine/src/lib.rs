@@ -33,6 +33,7 @@ pub mod files;
 pub mod ingest;
 pub mod metadata;
 pub mod migrate;
+pub mod projection;
 pub mod relevance;
 mod search;
 mod similarity;
@@ -40,8 +41,8 @@ mod similarity;
 pub use collection::{Collection, DEFAULT_FIELD, Mode, Target};
 pub use crossmodal_models::{
     CancelToken, Content, Device, Embedder, Embedding, Input, LoadOptions, Modality, ModelEvent, ModelEvents,
-    ModelInfo, Precision, ProbabilityRule, Role, SpaceId, compute, load, load_clip, media, quantize, registry, source,
-    verify,
+    ModelInfo, Precision, ProbabilityRule, Role, SpaceId, Token, Tokenized, compute, load, load_clip, media, quantize,
+    registry, source, verify,
 };
 pub use crossmodal_store::{
     BackupReport, BuildControl, CollectionInfo, CompactReport, Comparison, Field, FieldInfo, Filter, FilterPath,

@@ -13,7 +13,7 @@ use crate::input::{Content, Input, Modality};
 use crate::options::{LoadOptions, Precision};
 use crate::progress::CancelToken;
 use crate::space::{self, SpaceId};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenized, Tokenizer};
 use crate::towers::text::{TextPool, TextTransformer};
 use crate::towers::vit::{Pictures, VisionTransformer};
 use crate::towers::{Parameters, Trace};
@@ -211,6 +211,29 @@ impl ClipModel {
         Ok(())
     }
 
+    fn prepared_text(&self, ids: Vec<u32>, truncated: bool) -> Prepared {
+        let cost = ids.len();
+        Prepared {
+            modality: Modality::Text,
+            cost,
+            nominal_flops: self.config.text.nominal_flops(cost, self.config.embed_dim),
+            truncated,
+            data: Box::new(ClipData::Tokens(ids)),
+        }
+    }
+
+    /// Ids that somebody else tokenised, checked and with begin and end tokens.
+    fn complete(&self, ids: &[u32]) -> Result<Vec<u32>> {
+        let size = self.config.text.vocab_size;
+        if let Some(id) = ids.iter().find(|id| **id as usize >= size) {
+            let name = &self.info.name;
+            return Err(Error::Input(format!(
+                "the token id {id} is beyond the vocabulary of {name}, which has {size} ids"
+            )));
+        }
+        self.tokenizer.complete(ids)
+    }
+
     /// Embeds pictures that were prepared by [`ImagePrep::tensor`](crossmodal_media::ImagePrep::tensor): un-normalised vectors of length
     /// [`dimension`](Embedder::dimension), in order. Any number at a time.
     ///
@@ -341,19 +364,13 @@ impl Embedder for ClipModel {
             }
             (Modality::Text, Content::Text(text)) => {
                 let encoded = self.tokenizer.encode(text)?;
-                let (cost, truncated) = (encoded.ids.len(), encoded.truncated);
-                Ok(Prepared {
-                    modality: Modality::Text,
-                    cost,
-                    nominal_flops: self.config.text.nominal_flops(cost, self.config.embed_dim),
-                    truncated,
-                    data: Box::new(ClipData::Tokens(encoded.ids)),
-                })
+                Ok(self.prepared_text(encoded.ids, encoded.truncated))
             }
+            (Modality::Text, Content::Tokens(ids)) => Ok(self.prepared_text(self.complete(ids)?, false)),
             (Modality::Text, Content::Bytes(_)) => {
                 Err(Error::Input("a text was given as bytes, expected a string".into()))
             }
-            (Modality::Image, Content::Text(_)) => {
+            (Modality::Image, Content::Text(_) | Content::Tokens(_)) => {
                 Err(Error::Input("a picture was given as a string, expected the bytes of an image file".into()))
             }
             (Modality::Audio | Modality::Video | Modality::Depth | Modality::Thermal | Modality::Imu, _) => {
@@ -392,6 +409,10 @@ impl Embedder for ClipModel {
         }
         let results = results.into_iter().flatten().zip(truncated);
         Ok(results.map(|(embedding, truncated)| Embedding { truncated, ..embedding }).collect())
+    }
+
+    fn tokenize(&self, text: &str) -> Result<Option<Tokenized>> {
+        self.tokenizer.tokenize(text).map(Some)
     }
 
     fn logit_rule(&self) -> Result<Option<LogitRule>> {

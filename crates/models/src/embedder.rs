@@ -9,6 +9,7 @@ use crate::info::ModelInfo;
 use crate::input::{Input, Modality};
 use crate::progress::CancelToken;
 use crate::space::SpaceId;
+use crate::tokenizer::Tokenized;
 
 /// One embedded input.
 #[derive(Debug, Clone, PartialEq)]
@@ -121,6 +122,15 @@ pub trait Embedder: Send + Sync {
     /// # Errors
     /// Weights that can't be read.
     fn logit_rule(&self) -> Result<Option<LogitRule>>;
+
+    /// The tokens of a text as the model reads it; `None` where the model has no tokenizer.
+    ///
+    /// # Errors
+    /// A text that the tokenizer can't handle.
+    fn tokenize(&self, text: &str) -> Result<Option<Tokenized>> {
+        let _ = text;
+        Ok(None)
+    }
 
     /// Prepares and encodes in one go.
     ///

@@ -80,6 +80,9 @@ pub enum Role {
 pub enum Content {
     /// Unicode text, for [`Modality::Text`].
     Text(String),
+    /// A text as ids of the model's own tokenizer, for [`Modality::Text`]: with begin and end tokens or without, and never cut
+    /// ([`Tokenizer::complete`](crate::tokenizer::Tokenizer::complete)).
+    Tokens(Vec<u32>),
     /// An encoded file, for every other modality.
     Bytes(Arc<[u8]>),
 }
@@ -144,6 +147,11 @@ impl Input {
     /// A text, with all options at their defaults.
     pub fn text(text: impl Into<String>) -> Self {
         Self::new(Content::Text(text.into()), Modality::Text)
+    }
+
+    /// A text as ids of the model's own tokenizer, with all options at their defaults.
+    pub fn tokens(ids: impl Into<Vec<u32>>) -> Self {
+        Self::new(Content::Tokens(ids.into()), Modality::Text)
     }
 
     /// An encoded picture, with all options at their defaults.

@@ -61,6 +61,34 @@ fn a_text_has_one_vector_whatever_it_is_embedded_with() {
 }
 
 #[test]
+fn ids_give_the_vector_of_their_text() {
+    for model in models(Precision::Fp32) {
+        for text in texts() {
+            let embedded = model.embed(&[Input::text(&text)]).unwrap().remove(0);
+            let parts = model.tokenize(&text).unwrap().unwrap();
+            let own: Vec<u32> = parts.text_ids().into_iter().take(parts.text_limit()).collect();
+            let ids = model.tokenizer().encode(&text).unwrap().ids;
+            let padded = model.tokenizer().padded(&ids, model.tokenizer().context_length());
+            for ids in [own, ids, padded] {
+                let same = model.embed(&[Input::tokens(ids)]).unwrap().remove(0);
+                assert_eq!(same.unit, embedded.unit, "{}: {text:?}", model.info().name);
+                assert!(!same.truncated);
+            }
+        }
+    }
+}
+
+#[test]
+fn ids_that_the_model_does_not_know_are_refused() {
+    let model = model("mini", Precision::Fp32);
+    let message = |ids: Vec<u32>| model.prepare(&Input::tokens(ids)).unwrap_err().to_string();
+    assert!(message(vec![5, 6144]).contains("the token id 6144 is beyond the vocabulary of mini, which has 6144 ids"));
+    assert!(message(vec![5; 31]).contains("31 token ids, 33 with begin and end tokens"));
+    let picture = Input { modality: crossmodal_models::Modality::Image, ..Input::tokens([5]) };
+    assert!(model.prepare(&picture).unwrap_err().to_string().contains("expected the bytes of an image file"));
+}
+
+#[test]
 fn a_picture_has_one_vector_whatever_it_is_embedded_with() {
     for precision in [Precision::Fp32, Precision::Int8] {
         for model in models(precision) {

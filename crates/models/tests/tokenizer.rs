@@ -226,6 +226,89 @@ fn a_very_long_word_is_no_trouble() {
     }
 }
 
+/// Both kinds of tokenizer with the full vocabulary, and the golden ids of each.
+fn clip_tokenizers() -> [(Tokenizer, Vec<i64>); 2] {
+    let empty = tempfile::tempdir().unwrap();
+    let simple = Tokenizer::open_clip(&located(empty.path()), &OpenClipTokenizer::default(), 77, CLIP_SIZE).unwrap();
+    let hugging_face = Tokenizer::hugging_face(&located(clip_folder().path()), 77, CLIP_SIZE).unwrap();
+    [(simple, integers("clip-bpe", "open_clip/input_ids")), (hugging_face, integers("clip-bpe", "hf/input_ids"))]
+}
+
+#[test]
+fn a_text_taken_apart_has_the_golden_ids() {
+    for (tokenizer, expected) in clip_tokenizers() {
+        for (text, row) in texts("clip-bpe").iter().zip(expected.chunks(77)) {
+            let (parts, encoded) = (tokenizer.tokenize(text).unwrap(), tokenizer.encode(text).unwrap());
+            assert_eq!((parts.limit, parts.tokens.len()), (77, encoded.full_length), "{text:?}");
+            assert_eq!(parts.truncated(), encoded.truncated);
+            let mut own: Vec<u32> = parts.text_ids().into_iter().take(parts.text_limit()).collect();
+            if own.first() == Some(&49_406) {
+                // A begin token written out: nothing tells these ids from complete ones but the tokenizer's own in front.
+                own.insert(0, 49_406);
+            }
+            let ids = tokenizer.padded(&tokenizer.complete(&own).unwrap(), 77);
+            assert_eq!(ids.into_iter().map(i64::from).collect::<Vec<_>>(), row, "{text:?}");
+            let special: Vec<bool> = parts.tokens.iter().map(|token| token.special).collect();
+            assert_eq!(special.iter().filter(|special| **special).count(), 2, "{text:?}");
+            assert!(special[0] && special[special.len() - 1]);
+        }
+    }
+}
+
+#[test]
+fn ids_that_begin_with_the_begin_token_are_complete() {
+    for (tokenizer, expected) in clip_tokenizers() {
+        for row in expected.chunks(77) {
+            // As a reference tokenizer gives them: with padding.
+            let row: Vec<u32> = row.iter().map(|id| u32::try_from(*id).unwrap()).collect();
+            assert_eq!(tokenizer.complete(&row).unwrap(), row);
+        }
+        let (begin, end) = (49_406, 49_407);
+        assert_eq!(tokenizer.complete(&[]).unwrap(), [begin, end], "an empty text");
+        assert_eq!(tokenizer.complete(&[320]).unwrap(), [begin, 320, end]);
+        assert_eq!(tokenizer.complete(&[begin, 320]).unwrap(), [begin, 320, end]);
+        assert_eq!(tokenizer.complete(&[begin, 320, end]).unwrap(), [begin, 320, end]);
+        assert_eq!(tokenizer.complete(&[320; 75]).unwrap().len(), 77);
+        let error = tokenizer.complete(&[320; 76]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Input);
+        assert!(
+            error.to_string().contains("76 token ids, 78 with begin and end tokens, but the model reads at most 77")
+        );
+        let error = tokenizer.complete(&[begin; 78]).unwrap_err().to_string();
+        assert!(error.contains("78 token ids"), "{error}");
+    }
+}
+
+#[test]
+fn tokens_know_their_part_of_the_text() {
+    let [(simple, _), (hugging_face, _)] = clip_tokenizers();
+    let written = |tokenizer: &Tokenizer, text: &str| {
+        let tokens = tokenizer.tokenize(text).unwrap().tokens;
+        tokens.into_iter().map(|token| (token.text, token.bytes)).collect::<Vec<_>>()
+    };
+    let place = |text: &str, bytes| (text.to_string(), bytes);
+    assert_eq!(
+        written(&hugging_face, "Red  caf\u{e9}!"),
+        [
+            place("<|startoftext|>", None),
+            place("Red", Some((0, 3))),
+            place("caf\u{e9}", Some((5, 10))),
+            place("!", Some((10, 11))),
+            place("<|endoftext|>", None)
+        ]
+    );
+    assert_eq!(
+        written(&simple, "Red  caf\u{e9}!"),
+        ["<start_of_text>", "red", "caf\u{e9}", "!", "<end_of_text>"].map(|text| place(text, None))
+    );
+    for text in texts("clip-bpe") {
+        for token in hugging_face.tokenize(&text).unwrap().tokens {
+            let Some((start, end)) = token.bytes else { continue };
+            assert_eq!(String::from_utf8_lossy(&text.as_bytes()[start..end]), token.text, "{text:?}");
+        }
+    }
+}
+
 #[test]
 fn tokenizers_are_shared_between_threads() {
     fn shared<T: Send + Sync>() {}

@@ -90,17 +90,20 @@ pub async fn account(State(state): State<Shared>, request: Request, next: Next) 
     let id = request_id(&request);
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_string();
-    let path = request.uri().path().to_string();
-    let span = tracing::info_span!("request", id = %id, %method, %path);
+    let span = request_span(&id, &route, &request);
     let start = Instant::now();
     let _in_flight = InFlight::new(&state);
     let mut response = next.run(request).instrument(span.clone()).await;
     let (time, status) = (start.elapsed(), response.status().as_u16());
     state.metrics.request(method.as_str(), &route, status, time);
+    #[cfg(feature = "otel")]
+    crate::telemetry::answered(&span, status);
     span.in_scope(|| {
         let milliseconds = time.as_secs_f64() * 1000.0;
         match response.extensions().get::<ApiError>() {
-            Some(error) => tracing::info!(status, milliseconds, code = error.code.as_str(), reason = %error.message, "refused"),
+            Some(error) => {
+                tracing::info!(status, milliseconds, code = error.code.as_str(), reason = %error.message, "refused")
+            }
             None => tracing::info!(status, milliseconds, "answered"),
         }
     });
@@ -112,6 +115,15 @@ pub async fn account(State(state): State<Shared>, request: Request, next: Next) 
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response
 }
+
+/// What log lines of a request begin with.
+#[cfg(not(feature = "otel"))]
+fn request_span(id: &str, _route: &str, request: &Request) -> tracing::Span {
+    tracing::info_span!("request", %id, method = %request.method(), path = %request.uri().path())
+}
+
+#[cfg(feature = "otel")]
+use crate::telemetry::request_span;
 
 /// Counts a request for as long as it is worked on, also when it is dropped half-way.
 struct InFlight(Shared);
@@ -148,7 +160,8 @@ mod tests {
 
     #[test]
     fn names_of_requests_are_plain() {
-        let id = |value: &str| request_id(&Request::builder().header(REQUEST_ID, value).body(Default::default()).unwrap());
+        let id =
+            |value: &str| request_id(&Request::builder().header(REQUEST_ID, value).body(Default::default()).unwrap());
         assert_eq!(id("abc-1_2.3"), "abc-1_2.3");
         assert_ne!(id("a b"), "a b");
         assert_ne!(id(&"a".repeat(65)), "a".repeat(65));

@@ -101,14 +101,10 @@ impl ServedCollection {
         let field = self.field(&info)?;
         let index = match field.as_ref().map(|field| &field.index) {
             None | Some(IndexState::Missing) => IndexSummary { state: "exact".into(), kind: None, rows: None },
-            Some(IndexState::Present(index)) => IndexSummary {
-                state: "present".into(),
-                kind: Some(index.kind.as_str().into()),
-                rows: Some(index.rows),
-            },
-            Some(IndexState::Unusable { .. }) => {
-                IndexSummary { state: "unusable".into(), kind: None, rows: None }
+            Some(IndexState::Present(index)) => {
+                IndexSummary { state: "present".into(), kind: Some(index.kind.as_str().into()), rows: Some(index.rows) }
             }
+            Some(IndexState::Unusable { .. }) => IndexSummary { state: "unusable".into(), kind: None, rows: None },
         };
         let space = field.as_ref().map(|field| field.field.space.clone());
         let served = space.as_ref().and_then(|space| models.of_space(&space.id));
@@ -129,7 +125,10 @@ impl ServedCollection {
 
 impl std::fmt::Debug for ServedCollection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServedCollection").field("name", &self.name).field("folder", &self.folder).finish_non_exhaustive()
+        f.debug_struct("ServedCollection")
+            .field("name", &self.name)
+            .field("folder", &self.folder)
+            .finish_non_exhaustive()
     }
 }
 
@@ -263,7 +262,9 @@ impl Collections {
         let _changing = self.changing();
         let collection = self.get(name)?;
         if !collection.removable {
-            let message = format!("{name:?} was given to the server when it started; only its own collections (--data) can be deleted");
+            let message = format!(
+                "{name:?} was given to the server when it started; only its own collections (--data) can be deleted"
+            );
             return Err(ApiError::new(Code::Forbidden, message));
         }
         // The right to write keeps others from writing into what is going away.
@@ -273,9 +274,8 @@ impl Collections {
         }
         let writer = Collection::open(&collection.folder, &Mode::write().existing())?;
         let doomed = collection.folder.with_extension("deleted");
-        std::fs::rename(&collection.folder, &doomed).map_err(|source| {
-            ApiError::from(Error::Io { path: collection.folder.clone(), source })
-        })?;
+        std::fs::rename(&collection.folder, &doomed)
+            .map_err(|source| ApiError::from(Error::Io { path: collection.folder.clone(), source }))?;
         self.open.write().unwrap_or_else(PoisonError::into_inner).remove(name);
         drop(writer);
         drop(slot);

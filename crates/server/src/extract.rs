@@ -51,7 +51,8 @@ impl From<JsonRejection> for ApiError {
 
 /// The part of a rejection that says what is wrong.
 fn one_line(text: &str) -> String {
-    let known = ["Failed to deserialize the JSON body into the target type: ", "Failed to parse the request body as JSON: "];
+    let known =
+        ["Failed to deserialize the JSON body into the target type: ", "Failed to parse the request body as JSON: "];
     let text = known.iter().find_map(|start| text.strip_prefix(start)).unwrap_or(text);
     format!("the body: {text}")
 }
@@ -93,8 +94,6 @@ pub struct FormPart {
     pub name: String,
     /// The name of its file, where it is one.
     pub file_name: Option<String>,
-    /// Its content type, where it has one.
-    pub content_type: Option<String>,
     /// Its content.
     pub bytes: Bytes,
 }
@@ -144,8 +143,7 @@ impl<S: Send + Sync> FromRequest<S> for Form {
             }
             let name = field.name().unwrap_or_default().to_string();
             let file_name = field.file_name().map(str::to_string);
-            let content_type = field.content_type().map(str::to_string);
-            parts.push(FormPart { name, file_name, content_type, bytes: field.bytes().await? });
+            parts.push(FormPart { name, file_name, bytes: field.bytes().await? });
         }
         Ok(Self(parts))
     }

@@ -93,9 +93,7 @@ pub fn add_paths(
         }
     }
     let problems = found.problems.into_iter();
-    batch.skipped.extend(
-        problems.map(|(path, reason)| SkippedFile { path: path.display().to_string(), reason }),
-    );
+    batch.skipped.extend(problems.map(|(path, reason)| SkippedFile { path: path.display().to_string(), reason }));
     queue(state, collection, model, batch)
 }
 

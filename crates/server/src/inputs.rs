@@ -141,9 +141,9 @@ fn strip_prefix_ignoring_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str
 
 /// What follows `data:`, as RFC 2397 has it; base64 only, which is how files are sent.
 fn data_uri(rest: &str) -> ApiResult<Vec<u8>> {
-    let (head, data) = rest
-        .split_once(',')
-        .ok_or_else(|| ApiError::new(Code::InvalidInput, "a data URI without a comma, expected data:TYPE;base64,DATA"))?;
+    let (head, data) = rest.split_once(',').ok_or_else(|| {
+        ApiError::new(Code::InvalidInput, "a data URI without a comma, expected data:TYPE;base64,DATA")
+    })?;
     if !head.to_ascii_lowercase().ends_with(";base64") {
         return Err(ApiError::new(Code::InvalidInput, "a data URI that isn't base64, expected data:TYPE;base64,DATA"));
     }
@@ -174,7 +174,7 @@ impl From<FetchError> for ApiError {
     fn from(error: FetchError) -> Self {
         let code = match &error {
             FetchError::Forbidden(_) => Code::Forbidden,
-            FetchError::TooLarge { .. } => Code::TooLarge,
+            FetchError::TooLarge(_) => Code::TooLarge,
             _ => Code::InvalidInput,
         };
         Self::new(code, error.to_string())
@@ -187,13 +187,8 @@ mod tests {
 
     #[test]
     fn files_come_as_data_uris_and_base64() {
-        for value in [
-            "data:image/png;base64,aGVsbG8=",
-            "DATA:;BASE64,aGVsbG8",
-            "aGVsbG8=",
-            "aGVs\nbG8=\n",
-            " aGVsbG8 ",
-        ] {
+        for value in ["data:image/png;base64,aGVsbG8=", "DATA:;BASE64,aGVsbG8", "aGVsbG8=", "aGVs\nbG8=\n", " aGVsbG8 "]
+        {
             assert_eq!(bytes_of(value, None).unwrap(), b"hello", "{value}");
         }
         assert_eq!(bytes_of("-_8=", None).unwrap(), [0xfb, 0xff]);

@@ -295,7 +295,11 @@ mod tests {
     fn jobs_run_one_after_the_other_and_end_as_they_end() {
         let jobs = Jobs::start(Arc::new(Metrics::default())).unwrap();
         let (release, gate) = std::sync::mpsc::channel::<()>();
-        let first = jobs.add("ingest", "a", Box::new(move |_| Ok(gate.recv().unwrap()))).unwrap();
+        let held = move |_: &Arc<Job>| {
+            gate.recv().unwrap();
+            Ok(())
+        };
+        let first = jobs.add("ingest", "a", Box::new(held)).unwrap();
         let failing = jobs.add("ingest", "a", Box::new(|_| Err(ApiError::invalid("no good")))).unwrap();
         let panicking = jobs.add("ingest", "a", Box::new(|_| panic!("on purpose"))).unwrap();
         let called_off = jobs.add("ingest", "a", Box::new(|_| Ok(()))).unwrap();

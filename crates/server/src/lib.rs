@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod classifiers;
 mod collections;
 pub mod error;
 mod extract;
@@ -19,6 +20,7 @@ mod ingest;
 mod inputs;
 mod items;
 mod jobs;
+mod linger;
 pub mod logging;
 mod maps;
 mod metrics;
@@ -27,6 +29,8 @@ mod routes;
 pub mod safety;
 mod start;
 mod state;
+#[cfg(feature = "otel")]
+mod telemetry;
 pub mod transport;
 
 pub use start::{Server, ServerError, ServerOptions, models_of};

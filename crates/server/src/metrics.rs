@@ -1,6 +1,6 @@
 //! What the server counts and times, in the text format of Prometheus.
 
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossmodal_engine::Modality;
@@ -12,6 +12,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::transport::TransportCounts;
 
 /// The content type of the answer.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -67,6 +69,11 @@ struct ModalityLabels {
     modality: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
 /// What is asked for when metrics are read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ModelLabels {
@@ -85,8 +92,8 @@ pub struct Metrics {
     pub waiting: Family<ModelLabels, Gauge<i64, AtomicI64>>,
     /// Requests being answered.
     pub in_flight: Gauge<i64, AtomicI64>,
-    /// Open connections.
-    pub connections: Gauge<i64, AtomicI64>,
+    connections: Gauge<i64, AtomicI64>,
+    lost_connections: Family<ReasonLabels, Counter<u64, AtomicU64>>,
     /// Jobs that aren't over.
     pub jobs: Gauge<i64, AtomicI64>,
 }
@@ -108,7 +115,12 @@ impl Default for Metrics {
         let requests = Family::default();
         registry.register("requests", "Requests answered", requests.clone());
         let request_seconds = Family::new_with_constructor(seconds as fn() -> Histogram);
-        registry.register_with_unit("request", "Time to the head of the answer", Unit::Seconds, request_seconds.clone());
+        registry.register_with_unit(
+            "request",
+            "Time to the head of the answer",
+            Unit::Seconds,
+            request_seconds.clone(),
+        );
         let stage_seconds = Family::new_with_constructor(seconds as fn() -> Histogram);
         registry.register_with_unit("stage", "Time of a stage of requests", Unit::Seconds, stage_seconds.clone());
         let batch_inputs = Family::new_with_constructor(batches as fn() -> Histogram);
@@ -119,9 +131,22 @@ impl Default for Metrics {
         registry.register("requests_in_flight", "Requests being answered", in_flight.clone());
         let connections = Gauge::default();
         registry.register("connections", "Open connections", connections.clone());
+        let lost_connections = Family::default();
+        registry.register("lost_connections", "Connections refused or given up", lost_connections.clone());
         let jobs = Gauge::default();
         registry.register("jobs", "Jobs that are waiting or running", jobs.clone());
-        Self { registry, requests, request_seconds, stage_seconds, batch_inputs, waiting, in_flight, connections, jobs }
+        Self {
+            registry,
+            requests,
+            request_seconds,
+            stage_seconds,
+            batch_inputs,
+            waiting,
+            in_flight,
+            connections,
+            lost_connections,
+            jobs,
+        }
     }
 }
 
@@ -138,6 +163,22 @@ impl Metrics {
     pub fn stage(&self, stage: Stage, modality: &'static str, time: Duration) {
         let labels = StageLabels { stage: stage.as_str(), modality };
         self.stage_seconds.get_or_create(&labels).observe(time.as_secs_f64());
+    }
+
+    /// Takes over what the transport counts.
+    pub fn connections(&self, counts: &TransportCounts) {
+        self.connections.set(counts.open() as i64);
+        let lost = [
+            ("refused", counts.refused()),
+            ("header_timeout", counts.header_timeouts()),
+            ("body_stall", counts.body_stalls()),
+            ("write_stall", counts.write_stalls()),
+            ("panic", counts.panics()),
+            ("accept_error", counts.accept_errors()),
+        ];
+        for (reason, count) in lost {
+            self.lost_connections.get_or_create(&ReasonLabels { reason }).inner().store(count, Ordering::Relaxed);
+        }
     }
 
     /// Everything as text.
@@ -183,6 +224,7 @@ mod tests {
         metrics.request("POST", "/v1/embed", 200, Duration::from_millis(3));
         metrics.encoded(Modality::Text, 32, Duration::from_millis(40));
         metrics.waiting.get_or_create(&ModelLabels { model: "mini".into() }).set(5);
+        metrics.connections(&TransportCounts::default());
         let text = metrics.text().unwrap();
         for line in [
             r#"crossmodal_requests_total{method="POST",route="/v1/embed",status="200"} 1"#,
@@ -190,6 +232,7 @@ mod tests {
             r#"crossmodal_stage_seconds_count{stage="model",modality="text"} 1"#,
             r#"crossmodal_batch_inputs_sum{modality="text"} 32.0"#,
             r#"crossmodal_waiting_inputs{model="mini"} 5"#,
+            r#"crossmodal_lost_connections_total{reason="write_stall"} 0"#,
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }

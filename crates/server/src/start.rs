@@ -13,6 +13,7 @@ use crossmodal_engine::batching::BatchLimits;
 use crossmodal_engine::thumbnails::Thumbnails;
 use crossmodal_engine::{Collection, Embedder, Input, Modality, Mode};
 
+use crate::classifiers::Classifiers;
 use crate::collections::Collections;
 use crate::jobs::Jobs;
 use crate::maps::Maps;
@@ -92,7 +93,9 @@ pub enum ServerError {
         source: std::io::Error,
     },
     /// An address that other machines reach, and no key.
-    #[error("{host} can be reached from other machines, and there is no key: set CROSSMODAL_API_KEY or --keys, or say --insecure")]
+    #[error(
+        "{host} can be reached from other machines, and there is no key: set CROSSMODAL_API_KEY or --keys, or say --insecure"
+    )]
     NoKey {
         /// The host.
         host: String,
@@ -155,8 +158,8 @@ impl Server {
         let metrics = Arc::new(Metrics::default());
         let models = Models::new(options.models, options.batch, &metrics)?;
         let collections = Collections::open(&options.collections, options.data)?;
-        let allowed_paths =
-            AllowedPaths::new(options.allow_paths).map_err(|error| ServerError::Option(format!("--allow-path: {error}")))?;
+        let allowed_paths = AllowedPaths::new(options.allow_paths)
+            .map_err(|error| ServerError::Option(format!("--allow-path: {error}")))?;
         // Names matter where nothing else tells friend from foe: a page of another site may reach this machine under a name of its own.
         let local_only = !wide && options.keys.is_none();
         let origins = Origins::new(&options.cors_origins, local_only.then_some(&options.allowed_hosts[..]))
@@ -171,6 +174,7 @@ impl Server {
             collections,
             jobs: Jobs::start(metrics.clone())?,
             maps: Arc::new(Maps::default()),
+            classifiers: Classifiers::default(),
             thumbnails: Thumbnails::new(THUMBNAIL_BYTES),
             metrics,
             keys: options.keys,
@@ -178,6 +182,7 @@ impl Server {
             allowed_paths,
             fetcher: options.fetch.map(Fetcher::new),
             origins,
+            connections: options.transport.counts.clone(),
             max_body: options.max_body,
             max_inputs: options.max_inputs,
             timeout: options.timeout,
@@ -224,7 +229,7 @@ impl Server {
         };
         let cut = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            let drained = transport::serve(listener, router, transport, state.metrics.clone(), shutdown).await?;
+            let drained = transport::serve(listener, router, transport, shutdown).await?;
             Ok::<_, std::io::Error>(drained.cut)
         })?;
         // Jobs that were called off commit what they have.

@@ -9,6 +9,7 @@ use crossmodal_engine::thumbnails::Thumbnails;
 use crossmodal_engine::{CancelToken, Embedder};
 use tokio::sync::Semaphore;
 
+use crate::classifiers::Classifiers;
 use crate::collections::Collections;
 use crate::error::{ApiError, ApiResult, Code};
 use crate::jobs::Jobs;
@@ -20,6 +21,7 @@ use crate::safety::keys::Keys;
 use crate::safety::origin::Origins;
 use crate::safety::paths::AllowedPaths;
 use crate::safety::rate_limit::RateLimiter;
+use crate::transport::TransportCounts;
 
 /// Requests that wait for one of those places; more are turned away.
 const MOST_WAITING: usize = 512;
@@ -34,6 +36,8 @@ pub struct State {
     pub jobs: Jobs,
     /// Collections laid out in the plane.
     pub maps: Arc<Maps>,
+    /// Zero-shot classifiers of late.
+    pub classifiers: Classifiers,
     /// Small pictures.
     pub thumbnails: Thumbnails,
     /// Counters.
@@ -48,6 +52,8 @@ pub struct State {
     pub fetcher: Option<Fetcher>,
     /// Which pages may use it.
     pub origins: Origins,
+    /// Open connections, and what became of others.
+    pub connections: Arc<TransportCounts>,
     /// Bytes of a body.
     pub max_body: usize,
     /// How long a request may take.
@@ -147,6 +153,9 @@ impl Drop for CancelOnDrop {
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State").field("models", &self.models).field("collections", &self.collections).finish_non_exhaustive()
+        f.debug_struct("State")
+            .field("models", &self.models)
+            .field("collections", &self.collections)
+            .finish_non_exhaustive()
     }
 }

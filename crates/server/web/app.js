@@ -51,7 +51,7 @@ function start() {
   initMap({ open: (key) => openItem(known(key) ?? { key }), known });
   initClassify({ models: knownModels });
   initAdd({ added });
-  tips(".meter", (meter) => {
+  tips(".meter, .explained", (meter) => {
     const confidence = Number(meter.dataset.confidence);
     return t(confidence >= 0.7 ? "confidence.high" : confidence >= 0.3 ? "confidence.middle" : "confidence.low", {
       value: fixed(confidence, 2), chance: number(Math.max(1, Math.round((1 - confidence) * 100))),

@@ -11,6 +11,8 @@ const EXAMPLES = [
   ["year >= 2020 and not exists rating", "filter.example.and"],
 ];
 const PAUSE = 350;
+/** How the server names the field that it complains about. */
+const ABOUT = /^field `filter`: /;
 
 let input;
 /** Metadata keys that were seen in the collection, offered as fields. */
@@ -112,11 +114,11 @@ export function literal(value) {
 /** Shows what the server found wrong, its pointer included; `null` takes it away. Answers whether it was about the filter. */
 export function filterError(message) {
   const place = $("#filter-error");
-  const about = message !== null && state.filter !== "" && (message.includes(state.filter.split("\n")[0].trim()) || /\bfilter\b/i.test(message));
+  const about = message !== null && state.filter !== "" && ABOUT.test(message);
   place.hidden = !about;
   if (about) {
     input.setAttribute("aria-invalid", "true");
-    const [first, ...pointer] = message.split("\n");
+    const [first, ...pointer] = message.replace(ABOUT, "").split("\n");
     place.replaceChildren(h("p", { text: first }));
     if (pointer.length) place.append(h("pre", { text: unindent(pointer).join("\n") }));
     showFilter(true, false);

@@ -165,7 +165,6 @@ export class Gallery {
       tabindex: "-1",
       draggable: "true",
       "aria-colindex": column + 1,
-      "aria-label": this.spoken(item, title),
       data: { place },
     });
     let image = null;
@@ -185,13 +184,6 @@ export class Gallery {
         deed("similar", "similar", "deed.similar"), deed("plus", "plus", "deed.plus"), deed("minus", "minus", "deed.minus")),
     );
     return { element, image };
-  }
-
-  spoken(item, title) {
-    if (this.source.kind !== "search") return title;
-    const confidence = item.confidence ?? null;
-    const key = confidence === null ? "tile.hit" : "tile.hitConfidence";
-    return t(key, { rank: item.rank, title, score: scoreText(item.score, this.source.state.mode), confidence: confidence === null ? "" : fixed(confidence, 2) });
   }
 
   /** The element of a tile, its row made if need be. */
@@ -320,7 +312,7 @@ export function scoreText(score, mode) {
 
 /** Score, confidence and group of a hit. */
 function facts(hit, mode) {
-  const line = h("div", { class: "facts" }, h("span", { class: "score", text: scoreText(hit.score, mode) }));
+  const line = h("div", { class: "facts" }, h("span", { class: "visually-hidden", text: t("score") }), h("span", { class: "score", text: scoreText(hit.score, mode) }));
   if (hit.confidence !== null && hit.confidence !== undefined) line.append(meter(hit.confidence));
   if (hit.group) line.append(h("span", { class: "group", text: String(hit.group), title: String(hit.group) }));
   return line;
@@ -330,5 +322,6 @@ function facts(hit, mode) {
 export function meter(confidence) {
   const fill = h("i");
   fill.style.width = `${Math.round(confidence * 100)}%`;
-  return h("span", { class: confidence >= 0.7 ? "meter sure" : "meter", data: { confidence } }, fill);
+  const spoken = h("span", { class: "visually-hidden", text: t("confidence", { value: fixed(confidence, 2) }) });
+  return h("span", { class: confidence >= 0.7 ? "meter sure" : "meter", data: { confidence } }, fill, spoken);
 }

@@ -4,7 +4,7 @@ import * as api from "/assets/api.js";
 import { h, icon, iconButton } from "/assets/dom.js";
 import { filterBy, literal, quoted } from "/assets/filters.js";
 import { meter, missing, scoreText } from "/assets/gallery.js";
-import { bytes, currentLanguage, date, fixed, hush, onLanguage, sayAttribute } from "/assets/i18n.js";
+import { bytes, currentLanguage, date, fixed, hush, onLanguage } from "/assets/i18n.js";
 import { confirm, notice, tell } from "/assets/notices.js";
 import { addItem, similarTo } from "/assets/query.js";
 import { titleOf } from "/assets/search.js";
@@ -41,7 +41,8 @@ export function openItem(item) {
 
 function build() {
   parts.stage = h("div", { class: "stage" });
-  parts.title = h("h2", { id: "item-title", tabindex: "-1" });
+  // What the window opens on is its title: buttons come and go with what stands beside the item.
+  parts.title = h("h2", { id: "item-title", tabindex: "-1", autofocus: true });
   parts.facts = h("p", { class: "facts" });
   parts.path = h("p", { class: "path" });
   parts.table = h("dl", { class: "metadata" });
@@ -135,10 +136,9 @@ function factsOf(item) {
   const score = h("span", { class: "score", text: scoreText(item.score, state.mode) });
   if (item.confidence === null || item.confidence === undefined) return [score];
   const bar = meter(item.confidence);
-  bar.tabIndex = 0;
-  bar.setAttribute("role", "img");
-  sayAttribute(bar, "aria-label", "confidence", { value: fixed(item.confidence, 2) });
-  return [score, bar, h("span", { class: "soft", t: ["confidence", { value: fixed(item.confidence, 2) }] })];
+  const label = h("span", { class: "soft explained", tabindex: "0", data: { confidence: item.confidence }, t: ["confidence", { value: fixed(item.confidence, 2) }] });
+  bar.setAttribute("aria-hidden", "true");
+  return [score, bar, label];
 }
 
 function picture(item, title) {
@@ -235,7 +235,10 @@ async function openBlob(event) {
 
 function step(away) {
   const next = shown && actions.neighbour(shown.key, away);
-  if (next) openItem(next);
+  if (!next) return;
+  openItem(next);
+  // At either end the button that was pressed goes; the focus mustn't go with it.
+  if (document.activeElement?.disabled || document.activeElement === document.body) parts.title.focus();
 }
 
 /** Asks, deletes, and shows what stands beside. */

@@ -66,7 +66,7 @@ export function countdown(key, seconds, act, action) {
 
 /** A question in a window of its own; answers true or false. */
 export function confirm({ title, text, values, yes }) {
-  const dialog = h("dialog", { class: "small", "aria-labelledby": "confirm-title" });
+  const dialog = h("dialog", { class: "small confirm", "aria-labelledby": "confirm-title" });
   return new Promise((resolve) => {
     const no = h("button", { type: "button", t: "cancel", on: { click: () => dialog.close() } });
     const sure = h("button", { type: "button", class: "danger", t: yes, on: { click: () => dialog.close("yes") } });

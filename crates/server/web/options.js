@@ -48,6 +48,7 @@ export function initOptions({ sized, changedKey }) {
     $("#menu").hidePopover();
     $("#keys").showModal();
   });
+  $("#key-cancel").addEventListener("click", () => $("#key").close());
   $("#keys-close").addEventListener("click", () => $("#keys").close());
   onChange(drawOptions);
   onLanguage(drawOptions);

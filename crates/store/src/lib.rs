@@ -35,7 +35,7 @@ pub use field::{Field, SpaceRef};
 pub use filter::{Comparison, Filter, FilterPath, FilterSyntaxError, FilterValue};
 pub use fuse::{Fused, Fusion, RankedList, fuse};
 pub use item::{CacheKey, CachedVector, Item, ItemVectors, Source, Span, StoredItem, StoredVector, VectorRecord};
-pub use local::{BackupReport, FieldMatrix, LocalStore, Mode, OpenOptions, Searcher, Snapshot};
+pub use local::{BackupReport, FieldMatrix, ItemSample, ItemVector, LocalStore, Mode, OpenOptions, Searcher, Snapshot};
 pub use report::{
     CollectionInfo, CompactReport, FieldInfo, IndexChoice, IndexReport, IndexState, Problem, ProblemKind, VerifyReport,
 };

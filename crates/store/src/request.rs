@@ -22,6 +22,8 @@ pub struct SearchRequest {
     pub effort: Option<usize>,
     /// Whether every vector is compared, also where an approximate index exists.
     pub exact: bool,
+    /// Whether each hit comes with the vector that it was found by.
+    pub vectors: bool,
 }
 
 impl SearchRequest {
@@ -36,6 +38,7 @@ impl SearchRequest {
             min_score: None,
             effort: None,
             exact: false,
+            vectors: false,
         }
     }
 }
@@ -55,6 +58,8 @@ pub struct Hit {
     pub span: Option<Span>,
     /// The item.
     pub item: Item,
+    /// The vector that matched; only where [`SearchRequest::vectors`] asks for it.
+    pub vector: Option<Vec<f32>>,
 }
 
 /// A search by words.

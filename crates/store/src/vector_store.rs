@@ -90,6 +90,12 @@ pub trait VectorStore: Send + Sync {
     /// Failures of the storage only.
     fn get(&self, ids: &[String]) -> Result<Vec<Option<StoredItem>>, StoreError>;
 
+    /// Items by key, in the order asked for; `None` for those that don't exist. A key is never given to another item.
+    ///
+    /// # Errors
+    /// Failures of the storage only.
+    fn get_by_key(&self, keys: &[i64]) -> Result<Vec<Option<StoredItem>>, StoreError>;
+
     /// All vectors of one item, ordered by field, part and modality; empty when it doesn't exist.
     ///
     /// # Errors

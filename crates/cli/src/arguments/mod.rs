@@ -105,7 +105,6 @@ pub enum ColourChoice {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one of them in the life of the program")]
 pub enum Command {
     /// Show what this does, offline: index a small gallery and search it
     Demo(DemoArguments),

@@ -150,6 +150,7 @@ fn options(arguments: &SearchArguments) -> anyhow::Result<SearchOptions> {
         relevant_only: arguments.relevant_only,
         group_by: group_by.map_err(|reason| Usage(format!("--group-by: {reason}")))?,
         diversity: arguments.diverse,
+        ..SearchOptions::default()
     })
 }
 

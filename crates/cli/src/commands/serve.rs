@@ -33,7 +33,7 @@ pub fn run(arguments: &ServeArguments, settings: &Settings) -> anyhow::Result<Ou
         LogDetail::Debug => LogLevel::Debug,
     };
     let colours = output.note_paint.style(Style::Cyan, "x") != "x";
-    logging::start(format, level, colours).map_err(anyhow::Error::msg)?;
+    let _logging = logging::start(format, level, colours).map_err(anyhow::Error::msg)?;
     let models = models(arguments, settings)?;
     let names: Vec<String> = models.iter().map(|(name, _)| name.clone()).collect();
     let server = Server::bind(options(arguments, models)?).map_err(explain)?;
@@ -93,7 +93,9 @@ fn models(arguments: &ServeArguments, settings: &Settings) -> anyhow::Result<Vec
         let model = settings.load(name, &arguments.rules)?;
         let id = alias.map_or_else(|| model.info().name.clone(), str::to_string);
         if models.iter().any(|(known, _)| *known == id) {
-            return Err(Usage(format!("--model: two models are named {id:?}; give one another name: NAME=MODEL")).into());
+            return Err(
+                Usage(format!("--model: two models are named {id:?}; give one another name: NAME=MODEL")).into()
+            );
         }
         models.push((id, model));
     }

@@ -12,5 +12,6 @@ mod interruption;
 mod models;
 mod quantized;
 mod searching;
+mod serving;
 mod support;
 mod upkeep;

@@ -13,19 +13,22 @@
 //!
 //! Reference queries are made like the query: of generic texts for texts, of other items for pictures and items, and as the same weighted sum for
 //! a sum. The texts' vectors are the only thing that costs a model; they are kept as a setting of the collection (`stored`).
-//! All else is computed from a sample for each search, so that it is never out of date.
+//! All else is computed from a sample when a changed collection is first searched, and kept until it changes (`kept`), so that it is never out of
+//! date.
 //!
 //! The choices (4 %, both levels, the fit, the correction) were made by measurement: `bench/results/2026-11-23-relevance.md`.
 
 mod bank;
+mod kept;
 pub(crate) mod stored;
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
 pub(crate) use self::bank::{Bank, dot, normalised};
+pub(crate) use self::kept::{Confidences, KeptStatistics};
 
 /// Items that statistics are made of.
 pub(crate) const SAMPLE: usize = 1024;
@@ -43,36 +46,35 @@ pub const RELEVANT: f32 = 0.7;
 /// What a query is made of: the modality and the weight of each part.
 pub(crate) type Recipe = Vec<(String, f32)>;
 
-/// The collection as statistics see it.
+/// The collection as statistics see it: vectors of items, by modality.
+#[derive(Debug)]
 pub(crate) struct Statistics {
-    /// Vectors of items, by modality.
-    items: BTreeMap<String, Bank>,
-    /// Vectors of generic texts, where there is a model.
-    texts: Option<Bank>,
+    items: BTreeMap<String, Arc<Bank>>,
 }
 
 impl Statistics {
-    /// Of sampled vectors with their modalities, and vectors of generic texts.
-    pub fn new(sample: Vec<(String, Vec<f32>)>, texts: Option<Bank>) -> Self {
+    /// Of sampled vectors with their modalities.
+    pub fn new(sample: Vec<(String, Vec<f32>)>) -> Self {
         let mut items: BTreeMap<String, Bank> = BTreeMap::new();
         for (modality, vector) in sample {
             items.entry(modality).or_insert_with(|| Bank::new(vector.len())).push(&vector);
         }
-        Self { items, texts }
+        Self { items: items.into_iter().map(|(modality, bank)| (modality, Arc::new(bank))).collect() }
     }
 
-    /// The null distribution of queries of a recipe against items of a modality; none where there is too little to tell.
-    pub fn null(&self, recipe: &Recipe, modality: &str) -> Option<Null<'_>> {
+    /// The null distribution of queries of a recipe against items of a modality, given the vectors of generic texts where there is a
+    /// model; none where there is too little to tell.
+    pub fn null(&self, recipe: &Recipe, modality: &str, texts: Option<&Bank>) -> Option<Null> {
         let items = self.items.get(modality).filter(|items| items.rows() >= LEAST_ITEMS)?;
-        let references = self.references(recipe)?;
-        Null::fit(references, items)
+        let references = self.references(recipe, texts)?;
+        Null::fit(references, items.clone())
     }
 
     /// Reference queries, made of references as the recipe says.
-    fn references(&self, recipe: &Recipe) -> Option<Bank> {
-        let bank = |modality: &String| match (modality.as_str(), &self.texts) {
+    fn references(&self, recipe: &Recipe, texts: Option<&Bank>) -> Option<Bank> {
+        let bank = |modality: &String| match (modality.as_str(), texts) {
             ("text", Some(texts)) => Some(texts),
-            _ => self.items.get(modality),
+            _ => self.items.get(modality).map(Arc::as_ref),
         };
         let banks: Vec<&Bank> = recipe.iter().map(|(modality, _)| bank(modality)).collect::<Option<_>>()?;
         let count = banks.iter().map(|bank| bank.rows()).min()?.min(REFERENCES);
@@ -96,16 +98,17 @@ impl Statistics {
 }
 
 /// The distribution of the normalised scores of unrelated pairs.
-pub(crate) struct Null<'a> {
+#[derive(Debug)]
+pub(crate) struct Null {
     references: Bank,
-    items: &'a Bank,
+    items: Arc<Bank>,
     median: f64,
     deviation: f64,
 }
 
-impl<'a> Null<'a> {
-    fn fit(references: Bank, items: &'a Bank) -> Option<Self> {
-        let scores = references.products(items);
+impl Null {
+    fn fit(references: Bank, items: Arc<Bank>) -> Option<Self> {
+        let scores = references.products(&items);
         let columns = items.rows();
         let of_references: Vec<f32> =
             scores.par_chunks(columns).map(|row| level(row.iter().copied())).collect::<Option<_>>()?;
@@ -129,8 +132,8 @@ impl<'a> Null<'a> {
 }
 
 /// Judges the hits of one query.
-pub(crate) struct Judge<'a> {
-    null: Rc<Null<'a>>,
+pub(crate) struct Judge {
+    null: Arc<Null>,
     query: Vec<f32>,
     /// The query's level.
     level: f32,
@@ -138,9 +141,9 @@ pub(crate) struct Judge<'a> {
     searched: f64,
 }
 
-impl<'a> Judge<'a> {
+impl Judge {
     /// For the hits of a unit query among `searched` items; none where the query has no level.
-    pub fn new(null: Rc<Null<'a>>, query: &[f32], searched: u64) -> Option<Self> {
+    pub fn new(null: Arc<Null>, query: &[f32], searched: u64) -> Option<Self> {
         let level = level(null.items.times(query).into_iter())?;
         Some(Self { null, query: query.to_vec(), level, searched: searched.max(1) as f64 })
     }
@@ -235,14 +238,15 @@ mod tests {
         directions(256, 1).iter().for_each(|vector| texts.push(vector));
         let items = directions(1000, 2);
         let sample = items.iter().map(|vector| ("image".to_string(), vector.clone())).collect();
-        let statistics = Statistics::new(sample, Some(texts));
+        let statistics = Statistics::new(sample);
+        let null = |recipe: &Recipe, modality: &str| statistics.null(recipe, modality, Some(&texts));
         let recipe = vec![("text".to_string(), 1.0)];
-        assert!(statistics.null(&recipe, "audio").is_none());
-        assert!(statistics.null(&vec![("audio".to_string(), 1.0)], "image").is_none());
-        let null = Rc::new(statistics.null(&recipe, "image").unwrap());
+        assert!(null(&recipe, "audio").is_none());
+        assert!(null(&vec![("audio".to_string(), 1.0)], "image").is_none());
+        let fitted = Arc::new(null(&recipe, "image").unwrap());
         let mut passed = 0;
         for query in directions(200, 3) {
-            let judge = Judge::new(null.clone(), &query, 1000).unwrap();
+            let judge = Judge::new(fitted.clone(), &query, 1000).unwrap();
             let top = items.iter().map(|item| judge.confidence(item).unwrap()).fold(0.0, f32::max);
             passed += usize::from(top >= 0.5);
         }
@@ -251,9 +255,9 @@ mod tests {
         let query = &directions(1, 4)[0];
         let near: Vec<f32> = query.iter().zip(&items[0]).map(|(a, b)| a + 0.3 * b).collect();
         let near = normalised(&near);
-        let judge = Judge::new(null.clone(), query, 1000).unwrap();
+        let judge = Judge::new(fitted.clone(), query, 1000).unwrap();
         assert!(judge.confidence(&near).unwrap() > 0.999);
         let sum = vec![("text".to_string(), 1.0), ("image".to_string(), -0.5)];
-        assert!(statistics.null(&sum, "image").is_some());
+        assert!(null(&sum, "image").is_some());
     }
 }

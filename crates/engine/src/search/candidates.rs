@@ -38,6 +38,7 @@ fn by_words(page: &Page<'_>, k: usize) -> Result<Vec<Hit>> {
         modality: item.modality.clone(),
         span: None,
         item,
+        vector: None,
     };
     Ok(hits.into_iter().map(hit).collect())
 }

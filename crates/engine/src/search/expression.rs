@@ -74,13 +74,32 @@ struct Piece {
 /// # Errors
 /// An operator without an operand, a weight out of range, or a picture that doesn't exist.
 pub fn parse(text: &str) -> Result<Vec<Term>, ExpressionError> {
+    parse_with(text, Files::Named)
+}
+
+/// The same without a look at any file, for texts from elsewhere: a path is words, and there are no pictures.
+///
+/// # Errors
+/// As [`parse`], and an operand that names a picture's file.
+pub fn parse_text(text: &str) -> Result<Vec<Term>, ExpressionError> {
+    parse_with(text, Files::Unseen)
+}
+
+/// Whether paths mean files.
+#[derive(Clone, Copy, PartialEq)]
+enum Files {
+    Named,
+    Unseen,
+}
+
+fn parse_with(text: &str, files: Files) -> Result<Vec<Term>, ExpressionError> {
     let pieces = pieces(text);
-    let operands: Vec<Parsed> = pieces.iter().map(|piece| parse_operand(&text[piece.operand.clone()])).collect();
+    let operands: Vec<Parsed> = pieces.iter().map(|piece| parse_operand(&text[piece.operand.clone()], files)).collect();
     if let ([piece], [operand]) = (&pieces[..], &operands[..]) {
         // A weight alone would change nothing, so that a number and a colon are words.
         return match &operand.operand {
             Operand::Text(_) | Operand::Phrase(_) if operand.weight.is_some() => Ok(vec![plain(text)]),
-            other => Ok(vec![Term { weight: 1.0, operand: existing(text, &piece.operand, other.clone())? }]),
+            other => Ok(vec![Term { weight: 1.0, operand: usable(text, &piece.operand, other.clone(), files)? }]),
         };
     }
     let joined = |pair: &[Piece]| pair[1].sign > 0.0 && !pair[0].operand.is_empty() && !pair[1].operand.is_empty();
@@ -103,7 +122,7 @@ pub fn parse(text: &str) -> Result<Vec<Term>, ExpressionError> {
             let reason = format!("the weight is {weight}, expected a number above 0, at most {MAX_WEIGHT}");
             return Err(wrong(&piece.operand, reason));
         }
-        let operand = existing(text, &piece.operand, operand.operand)?;
+        let operand = usable(text, &piece.operand, operand.operand, files)?;
         terms.push(Term { weight: piece.sign * weight, operand });
     }
     Ok(terms)
@@ -113,15 +132,16 @@ fn plain(text: &str) -> Term {
     Term { weight: 1.0, operand: Operand::Text(text.trim().to_string()) }
 }
 
-/// The operand, unless it is a picture that doesn't exist.
-fn existing(text: &str, place: &Range<usize>, operand: Operand) -> Result<Operand, ExpressionError> {
-    match operand {
-        Operand::Image(path) if !path.exists() => {
-            let reason = format!("{}: no such file", path.display());
-            Err(ExpressionError { text: text.to_string(), place: place.clone(), reason })
+/// The operand, unless it is a picture that doesn't exist or that must not be looked for.
+fn usable(text: &str, place: &Range<usize>, operand: Operand, files: Files) -> Result<Operand, ExpressionError> {
+    let reason = match (&operand, files) {
+        (Operand::Image(_), Files::Unseen) => {
+            "pictures can't be named by their files here; send them as parts of the query".to_owned()
         }
-        operand => Ok(operand),
-    }
+        (Operand::Image(path), Files::Named) if !path.exists() => format!("{}: no such file", path.display()),
+        _ => return Ok(operand),
+    };
+    Err(ExpressionError { text: text.to_string(), place: place.clone(), reason })
 }
 
 /// Cuts a text at operators: words that are `+` or `-` alone, outside quotes. At least one piece.
@@ -189,10 +209,10 @@ struct Parsed {
     explicit: bool,
 }
 
-fn parse_operand(part: &str) -> Parsed {
+fn parse_operand(part: &str, files: Files) -> Parsed {
     let (weight, length) = weight(part).map_or((None, 0), |(weight, length)| (Some(weight), length));
     let body = &part[length..];
-    let operand = quoted(body).or_else(|| picture(body)).or_else(|| item(body));
+    let operand = quoted(body).or_else(|| picture(body, files)).or_else(|| item(body));
     let explicit = weight.is_some() || operand.is_some();
     Parsed { weight, operand: operand.unwrap_or_else(|| Operand::Text(body.to_string())), explicit }
 }
@@ -220,9 +240,12 @@ fn quoted(body: &str) -> Option<Operand> {
     Some(Operand::Phrase(text))
 }
 
-fn picture(body: &str) -> Option<Operand> {
+fn picture(body: &str, files: Files) -> Option<Operand> {
     if let Some(path) = body.strip_prefix("image:").filter(|path| !path.starts_with(char::is_whitespace)) {
         return (!path.is_empty()).then(|| Operand::Image(path.into()));
+    }
+    if files == Files::Unseen {
+        return None;
     }
     let path = PathBuf::from(body);
     let looks = body.contains(std::path::is_separator) || crate::files::has_picture_ending(&path);
@@ -320,6 +343,27 @@ mod tests {
         assert_eq!(parse(&missing).unwrap(), [text(1.0, &missing)]);
         let error = parse("dog + image:none.png").unwrap_err();
         assert_eq!(error.to_string(), "none.png: no such file\n  dog + image:none.png\n        ^^^^^^^^^^^^^^");
+    }
+
+    #[test]
+    fn texts_from_elsewhere_touch_no_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pool.png");
+        std::fs::write(&path, b"x").unwrap();
+        let name = path.to_str().unwrap();
+        assert_eq!(parse_text(name).unwrap(), [text(1.0, name)]);
+        assert_eq!(parse_text(&format!("{name} + dog")).unwrap(), [text(1.0, name), text(1.0, "dog")]);
+        assert_eq!(parse_text(&format!("{name} - dog")).unwrap(), [text(1.0, &format!("{name} - dog"))]);
+        let item = Term { weight: -1.0, operand: Operand::Item("a.png".into()) };
+        assert_eq!(parse_text("2:dog - item:a.png").unwrap(), [text(2.0, "dog"), item]);
+        // The same answer for a file that exists and for one that doesn't.
+        for named in [name, "none.png"] {
+            let error = parse_text(&format!("dog + image:{named}")).unwrap_err();
+            assert!(error.reason.contains("parts of the query"), "{error}");
+            assert_eq!(error.place.start, 6);
+            assert!(parse_text(&format!("image:{named}")).is_err());
+        }
+        assert!(parse_text("a + b - - c").is_err());
     }
 
     #[test]

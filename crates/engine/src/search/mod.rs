@@ -11,13 +11,14 @@ mod page;
 mod query;
 
 use crossmodal_models::Embedder;
-use crossmodal_store::{SearchRequest, VectorStore};
+use crossmodal_store::{SearchRequest, SpaceRef, VectorStore};
 
-use self::page::{Nulls, Page};
+use self::direction::Direction;
+use self::page::Page;
 pub use self::query::{Found, GroupBy, Part, Query, Ranking, SearchOptions, Subject};
 use crate::collection::{Collection, space_of};
-use crate::error::Result;
-use crate::relevance::{SAMPLE, Statistics};
+use crate::error::{Error, Result};
+use crate::relevance::Confidences;
 
 impl Collection {
     /// Searches, best hit first.
@@ -39,33 +40,66 @@ impl Collection {
         options: &SearchOptions,
     ) -> Result<Vec<Vec<Found>>> {
         options.check()?;
-        let field = self.field()?;
-        let request = SearchRequest {
-            queries: Vec::new(),
-            space: Some(space_of(model)?),
-            filter: options.filter.clone(),
-            // By words, hits with too small a cosine stand among the others.
-            min_score: options.min_score.filter(|_| options.ranking == Ranking::Vectors),
-            ..SearchRequest::new(field.clone(), Vec::new(), 0)
-        };
+        let known = self.known()?;
+        let request = request(known.active.clone(), Some(space_of(model)?), options);
         // A model of another space is refused before it embeds anything.
         self.store().search(&request)?;
-        let directions = self.directions(model, &field, queries)?;
-        let sample = self.store().sample(&field, SAMPLE)?;
-        let sample = sample.into_iter().map(|vector| (vector.modality, vector.vector)).collect();
-        let has_text = directions.iter().any(|direction| direction.recipe.iter().any(|(kind, _)| kind == "text"));
-        let texts = if has_text { self.reference_texts(&field, model)? } else { None };
-        let statistics = Statistics::new(sample, texts.as_deref().cloned());
-        let nulls = Nulls::new(&statistics);
-        let searched = self.store().count(options.filter.as_ref())?;
-        let pages = directions.iter().map(|direction| Page {
-            collection: self,
-            field: &field,
-            options,
-            direction,
-            searched,
-            nulls: &nulls,
-        });
-        page::fill(&pages.collect::<Vec<_>>(), &request)
+        let field = known.field(&known.active)?;
+        let directions = self.directions(Some(model), field, queries)?;
+        let texts = if has_text(&directions) { self.reference_texts(&field.name, model)? } else { None };
+        let confidences = Confidences::new(self, &field.name, known.change, options.filter.as_ref(), texts);
+        self.pages(&directions, confidences, options, request)
     }
+
+    /// Searches for several queries made of vectors and items, which needs no model: the hits of each. The field is the collection's only
+    /// one, or the active one of several. Queries that hold a bare vector have no confidence: nothing tells what scores are
+    /// usual for them.
+    ///
+    /// # Errors
+    /// A query that needs a model, a vector of another dimension or with values that can't be compared, and as [`search`](Self::search).
+    pub fn search_vectors(&self, queries: &[Query], options: &SearchOptions) -> Result<Vec<Vec<Found>>> {
+        options.check()?;
+        let known = self.known()?;
+        let field = known.main_field(self.store().folder())?;
+        let directions = self.directions(None, field, queries)?;
+        let confidences = Confidences::new(self, &field.name, known.change, options.filter.as_ref(), None);
+        self.pages(&directions, confidences, options, request(field.name.clone(), None, options))
+    }
+
+    fn pages(
+        &self,
+        directions: &[Direction],
+        confidences: Confidences<'_>,
+        options: &SearchOptions,
+        request: SearchRequest,
+    ) -> Result<Vec<Vec<Found>>> {
+        let judged = directions.iter().any(|direction| direction.recipe.is_some());
+        if options.relevant_only.is_some() && directions.iter().any(|direction| direction.recipe.is_none()) {
+            return Err(Error::Invalid(
+                "a query that holds a bare vector has no confidence, so that its relevant hits can't be told".into(),
+            ));
+        }
+        let request = SearchRequest { vectors: judged || options.diversity.is_some(), ..request };
+        let page = |direction| Page { collection: self, options, direction, confidences: &confidences };
+        page::fill(&directions.iter().map(page).collect::<Vec<_>>(), &request)
+    }
+}
+
+/// What the store is asked for, without the queries.
+fn request(field: String, space: Option<SpaceRef>, options: &SearchOptions) -> SearchRequest {
+    SearchRequest {
+        queries: Vec::new(),
+        space,
+        filter: options.filter.clone(),
+        // By words, hits with too small a cosine stand among the others.
+        min_score: options.min_score.filter(|_| options.ranking == Ranking::Vectors),
+        effort: options.effort,
+        exact: options.exact,
+        ..SearchRequest::new(field, Vec::new(), 0)
+    }
+}
+
+fn has_text(directions: &[Direction]) -> bool {
+    let recipes = directions.iter().filter_map(|direction| direction.recipe.as_ref());
+    recipes.flatten().any(|(kind, _)| kind == "text")
 }

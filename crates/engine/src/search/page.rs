@@ -1,8 +1,6 @@
 //! From candidates to a page of hits: confidence, groups, diversity, paging, over a pool that grows as needed.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::rc::Rc;
 
 use crossmodal_store::{Hit, SearchRequest, VectorStore};
 
@@ -12,44 +10,22 @@ use super::diversity;
 use super::query::{Found, Ranking, SearchOptions};
 use crate::collection::Collection;
 use crate::error::Result;
-use crate::relevance::{Bank, Judge, Null, Recipe, Statistics, dot};
+use crate::relevance::{Bank, Confidences, Judge, dot};
 
 /// The judges of a query's hits, by the modality of what was found.
-type Judges<'a> = HashMap<String, Option<Judge<'a>>>;
+type Judges = HashMap<String, Option<Judge>>;
 
 /// The candidates that a choice among hits begins with.
 const POOL: usize = 256;
 /// How much larger the next pool is.
 const GROWTH: usize = 4;
 
-/// Null distributions, each fitted when it is first needed.
-pub(super) struct Nulls<'a> {
-    statistics: &'a Statistics,
-    known: RefCell<HashMap<String, Option<Rc<Null<'a>>>>>,
-}
-
-impl<'a> Nulls<'a> {
-    pub fn new(statistics: &'a Statistics) -> Self {
-        Self { statistics, known: RefCell::default() }
-    }
-
-    /// The distribution for queries of a recipe against items of a modality.
-    fn get(&self, recipe: &Recipe, modality: &str) -> Option<Rc<Null<'a>>> {
-        let mut known = self.known.borrow_mut();
-        let null = known.entry(format!("{modality} {recipe:?}"));
-        null.or_insert_with(|| self.statistics.null(recipe, modality).map(Rc::new)).clone()
-    }
-}
-
 /// A query on its way to a page of hits.
 pub(super) struct Page<'a> {
     pub collection: &'a Collection,
-    pub field: &'a str,
     pub options: &'a SearchOptions,
     pub direction: &'a Direction,
-    /// Number of items that are searched.
-    pub searched: u64,
-    pub nulls: &'a Nulls<'a>,
+    pub confidences: &'a Confidences<'a>,
 }
 
 /// Fills the pages of all queries: together at first, then each with as many candidates as it needs.
@@ -75,7 +51,7 @@ fn first_pool(options: &SearchOptions) -> usize {
     }
 }
 
-impl<'a> Page<'a> {
+impl Page<'_> {
     fn fill(&self, mut pool: Vec<Hit>, mut k: usize, request: &SearchRequest) -> Result<Vec<Found>> {
         loop {
             let exhausted = pool.len() < k;
@@ -94,7 +70,7 @@ impl<'a> Page<'a> {
         let mut judges = Judges::new();
         let mut groups = HashSet::new();
         let (mut found, mut late) = (Vec::new(), false);
-        for (place, hit) in pool.into_iter().enumerate() {
+        for (place, mut hit) in pool.into_iter().enumerate() {
             if self.direction.items.contains(&hit.item.id) {
                 continue;
             }
@@ -102,12 +78,12 @@ impl<'a> Page<'a> {
             if group.as_ref().is_some_and(|group| groups.contains(group)) {
                 continue;
             }
-            if !self.is_near(&hit)? {
+            if !self.is_near(&mut hit)? {
                 continue;
             }
             let mut confidence = None;
             if let Some(least) = self.options.relevant_only {
-                confidence = self.confidence(&hit, &mut judges)?;
+                confidence = self.confidence(&mut hit, &mut judges)?;
                 if confidence.is_none_or(|confidence| confidence < least) {
                     continue;
                 }
@@ -130,8 +106,11 @@ impl<'a> Page<'a> {
         }
         let mut judges = Judges::new();
         let mut page: Vec<Found> = found.into_iter().skip(self.options.offset).take(self.options.k.max(1)).collect();
-        for found in page.iter_mut().filter(|found| found.confidence.is_none()) {
-            found.confidence = self.confidence(&found.hit, &mut judges)?;
+        for found in &mut page {
+            if found.confidence.is_none() {
+                found.confidence = self.confidence(&mut found.hit, &mut judges)?;
+            }
+            found.hit.vector = None;
         }
         Ok(page)
     }
@@ -140,10 +119,10 @@ impl<'a> Page<'a> {
     fn diversify(&self, found: Vec<Found>, nearness: f32) -> Result<Vec<Found>> {
         let mut vectors = Bank::new(self.direction.vector.len());
         let (mut with, mut without) = (Vec::new(), Vec::new());
-        for found in found {
-            match self.vector(&found.hit)? {
+        for mut found in found {
+            match self.vector(&mut found.hit)? {
                 Some(vector) => {
-                    vectors.push(&vector);
+                    vectors.push(vector);
                     with.push(Some(found));
                 }
                 None => without.push(found),
@@ -155,29 +134,34 @@ impl<'a> Page<'a> {
     }
 
     /// Whether a hit that something other than vectors ranks has the cosine that is asked for.
-    fn is_near(&self, hit: &Hit) -> Result<bool> {
+    fn is_near(&self, hit: &mut Hit) -> Result<bool> {
         match self.options.min_score {
             Some(least) if self.options.ranking != Ranking::Vectors => {
-                Ok(self.vector(hit)?.is_some_and(|vector| dot(&self.direction.vector, &vector) >= least))
+                Ok(self.vector(hit)?.is_some_and(|vector| dot(&self.direction.vector, vector) >= least))
             }
             _ => Ok(true),
         }
     }
 
-    fn confidence(&self, hit: &Hit, judges: &mut Judges<'a>) -> Result<Option<f32>> {
-        let judge = judges.entry(hit.modality.clone()).or_insert_with(|| {
-            let null = self.nulls.get(&self.direction.recipe, &hit.modality)?;
-            Judge::new(null, &self.direction.vector, self.searched)
-        });
-        let Some(judge) = judge else { return Ok(None) };
-        Ok(self.vector(hit)?.and_then(|vector| judge.confidence(&vector)))
+    fn confidence(&self, hit: &mut Hit, judges: &mut Judges) -> Result<Option<f32>> {
+        let Some(recipe) = &self.direction.recipe else { return Ok(None) };
+        if !judges.contains_key(&hit.modality) {
+            let judge = self.confidences.judge(recipe, &hit.modality, &self.direction.vector)?;
+            judges.insert(hit.modality.clone(), judge);
+        }
+        let Some(judge) = judges.get(&hit.modality).and_then(Option::as_ref) else { return Ok(None) };
+        Ok(self.vector(hit)?.and_then(|vector| judge.confidence(vector)))
     }
 
-    /// The vector that a hit was found by; none for one found by words that has no such vector.
-    fn vector(&self, hit: &Hit) -> Result<Option<Vec<f32>>> {
-        let mut vectors = self.collection.store().vectors(&hit.item.id)?.into_iter();
-        let found = vectors
-            .find(|vector| vector.field == self.field && vector.part == hit.part && vector.modality == hit.modality);
-        Ok(found.map(|vector| vector.vector))
+    /// The vector that a hit was found by; none for one found by words that has no such vector. It is read once, and comes with hits that
+    /// were found by it.
+    fn vector<'h>(&self, hit: &'h mut Hit) -> Result<Option<&'h [f32]>> {
+        if hit.vector.is_none() {
+            let mut vectors = self.collection.store().vectors(&hit.item.id)?.into_iter();
+            let field = self.confidences.field();
+            let found = vectors.find(|own| own.field == field && own.part == hit.part && own.modality == hit.modality);
+            hit.vector = found.map(|own| own.vector);
+        }
+        Ok(hit.vector.as_deref())
     }
 }

@@ -18,6 +18,8 @@ pub enum Subject {
     Input(Input),
     /// An item of the collection, by its id, path, or the end of its id. It is left out of the hits.
     Item(String),
+    /// A vector of the collection's dimension. Where the collection compares by cosine, its length counts for nothing and isn't 0.
+    Vector(Vec<f32>),
 }
 
 /// A summand of a query.
@@ -40,6 +42,11 @@ impl Part {
     /// An item of the collection.
     pub fn item(weight: f32, id: impl Into<String>) -> Self {
         Self { weight, subject: Subject::Item(id.into()), phrase: false }
+    }
+
+    /// A vector as it is.
+    pub fn vector(weight: f32, vector: Vec<f32>) -> Self {
+        Self { weight, subject: Subject::Vector(vector), phrase: false }
     }
 
     /// The same, a phrase where words are searched for.
@@ -72,11 +79,28 @@ impl Query {
         Self { parts: vec![Part::item(1.0, id)] }
     }
 
+    /// A vector.
+    pub fn vector(vector: Vec<f32>) -> Self {
+        Self { parts: vec![Part::vector(1.0, vector)] }
+    }
+
     /// Reads the language of [`expression`], pictures included.
     ///
     /// # Errors
     /// A text that can't be understood, or a picture that can't be read.
     pub fn parse(text: &str) -> Result<Self> {
+        Self::of(expression::parse(text)?)
+    }
+
+    /// Reads the language of [`expression`] for somebody whose files these aren't: no file is looked at, a path is words.
+    ///
+    /// # Errors
+    /// A text that can't be understood, or that names a picture's file.
+    pub fn parse_text(text: &str) -> Result<Self> {
+        Self::of(expression::parse_text(text)?)
+    }
+
+    fn of(terms: Vec<expression::Term>) -> Result<Self> {
         let part = |term: expression::Term| -> Result<Part> {
             Ok(match term.operand {
                 Operand::Text(words) => Part::input(term.weight, Input::text(words)),
@@ -85,7 +109,7 @@ impl Query {
                 Operand::Item(id) => Part::item(term.weight, id),
             })
         };
-        Ok(Self { parts: expression::parse(text)?.into_iter().map(part).collect::<Result<_>>()? })
+        Ok(Self { parts: terms.into_iter().map(part).collect::<Result<_>>()? })
     }
 
     /// The words that are searched for, without those that are searched away from; phrases in quotes.
@@ -193,6 +217,10 @@ pub struct SearchOptions {
     pub group_by: Option<GroupBy>,
     /// Hits that differ from each other (maximal marginal relevance): 1 is nearness alone, 0 difference alone.
     pub diversity: Option<f32>,
+    /// How many candidates an approximate index weighs; a rule of the index chooses when absent.
+    pub effort: Option<usize>,
+    /// Whether every vector is compared, also where an approximate index exists.
+    pub exact: bool,
 }
 
 impl Default for SearchOptions {
@@ -206,6 +234,8 @@ impl Default for SearchOptions {
             relevant_only: None,
             group_by: None,
             diversity: None,
+            effort: None,
+            exact: false,
         }
     }
 }
@@ -246,7 +276,7 @@ pub struct Found {
     /// The hit.
     pub hit: Hit,
     /// The probability that none of as many unrelated items as were searched scores as high; see [`relevance`](crate::relevance). None
-    /// where the collection is too small to tell.
+    /// where the collection is too small to tell, or where the query holds a bare vector.
     pub confidence: Option<f32>,
     /// Its group, where hits are grouped and it has one.
     pub group: Option<String>,

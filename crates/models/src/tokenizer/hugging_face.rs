@@ -12,11 +12,11 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::processors::roberta::RobertaProcessing;
-use tokenizers::{AddedToken, PostProcessor, SplitDelimiterBehavior, TruncationDirection};
+use tokenizers::{AddedToken, Encoding, PostProcessor, SplitDelimiterBehavior, TruncationDirection};
 
-use super::Encoded;
 use super::clean::Clean;
 use super::vocabulary::{END_OF_WORD, parse_merges, parse_vocab};
+use super::{Encoded, Token};
 use crate::error::{Error, Result};
 use crate::source::Located;
 
@@ -103,8 +103,38 @@ impl HuggingFace {
         }
     }
 
+    /// What is put before and behind the ids of a text.
+    pub(super) fn frame(&self) -> Result<(Vec<u32>, Vec<u32>)> {
+        let any = tokenizers::Token::new(0, String::new(), (0, 0));
+        let framed = self.tokenizer.post_process(Encoding::from_tokens(vec![any], 0), None, true).map_err(failed)?;
+        let place = framed.get_special_tokens_mask().iter().position(|special| *special == 0).unwrap_or(0);
+        let ids = framed.get_ids();
+        Ok((ids[..place].to_vec(), ids[place + 1..].to_vec()))
+    }
+
+    /// All tokens, with their places in the text unless it is cleaned first.
+    pub(super) fn tokenize(&self, text: &str) -> Result<Vec<Token>> {
+        let cleaned = self.clean.map(|clean| clean.apply(text));
+        let text = cleaned.as_deref().unwrap_or(text);
+        let encoding = self.tokenizer.encode(text, true).map_err(failed)?;
+        let ids = encoding.get_ids().iter().zip(encoding.get_tokens());
+        let rest = encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask());
+        let token = |((id, token), (place, special)): ((&u32, &String), (&(usize, usize), &u32))| {
+            let (special, bytes) = (*special == 1, text.as_bytes().get(place.0..place.1));
+            Token {
+                id: *id,
+                text: match bytes {
+                    Some(bytes) if !special => String::from_utf8_lossy(bytes).into_owned(),
+                    _ => token.clone(),
+                },
+                special,
+                bytes: (!special && self.clean.is_none()).then_some(*place),
+            }
+        };
+        Ok(ids.zip(rest).map(token).collect())
+    }
+
     pub(super) fn encode(&self, text: &str, context_length: usize) -> Result<Encoded> {
-        let failed = |error: tokenizers::Error| Error::Input(format!("tokenizing a text: {error}"));
         let cleaned = self.clean.map(|clean| clean.apply(text));
         let text = cleaned.as_deref().unwrap_or(text);
         let mut encoding = self.tokenizer.encode_fast(text, false).map_err(failed)?;
@@ -113,6 +143,10 @@ impl HuggingFace {
         let encoding = self.tokenizer.post_process(encoding, None, true).map_err(failed)?;
         Ok(Encoded { ids: encoding.get_ids().to_vec(), truncated: full_length > context_length, full_length })
     }
+}
+
+fn failed(error: tokenizers::Error) -> Error {
+    Error::Input(format!("tokenizing a text: {error}"))
 }
 
 /// `model_max_length` if it is a real limit; files write 1e30 for "none".

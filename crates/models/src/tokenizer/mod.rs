@@ -7,9 +7,11 @@ mod html;
 mod hugging_face;
 mod open_clip;
 mod python;
+mod tokens;
 mod vocabulary;
 
 pub use clean::Clean;
+pub use tokens::{Token, Tokenized};
 
 use crate::config::OpenClipTokenizer;
 use crate::error::{Error, Result};
@@ -108,6 +110,44 @@ impl Tokenizer {
             Rules::HuggingFace(rules) => rules.encode(text, self.context_length),
             Rules::Simple(rules) => rules.encode(text, self.context_length),
         }
+    }
+
+    /// Takes a text apart without cutting it.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn tokenize(&self, text: &str) -> Result<Tokenized> {
+        let tokens = match &self.rules {
+            Rules::HuggingFace(rules) => rules.tokenize(text)?,
+            Rules::Simple(rules) => rules.tokenize(text)?,
+        };
+        Ok(Tokenized { tokens, limit: self.context_length })
+    }
+
+    /// Makes ids that somebody else tokenised complete. Ids that begin with the begin token are taken to be complete, and get an end token only
+    /// if there is none among them; all others are ids of a text without begin and end tokens, and get both. Where a tokenizer has no begin token,
+    /// ids with an end token among them are complete.
+    ///
+    /// # Errors
+    /// More ids than the model reads: unlike a text, they aren't cut.
+    pub fn complete(&self, ids: &[u32]) -> Result<Vec<u32>> {
+        let (begin, end) = match &self.rules {
+            Rules::HuggingFace(rules) => rules.frame()?,
+            Rules::Simple(rules) => rules.frame(),
+        };
+        let has_end = end.first().is_none_or(|end| ids.contains(end));
+        let is_begun = if begin.is_empty() { has_end } else { ids.starts_with(&begin) };
+        let complete = match (is_begun, has_end) {
+            (true, true) => ids.to_vec(),
+            (true, false) => [ids, &end].concat(),
+            (false, _) => [&begin, ids, &end].concat(),
+        };
+        if complete.len() > self.context_length {
+            let (given, all, most) = (ids.len(), complete.len(), self.context_length);
+            let added = if all > given { format!(", {all} with begin and end tokens") } else { String::new() };
+            return Err(Error::Input(format!("{given} token ids{added}, but the model reads at most {most}")));
+        }
+        Ok(complete)
     }
 
     /// `ids` followed by padding up to `length`, which is at most the context length.

@@ -1,13 +1,14 @@
 //! The tokenizer of OpenAI's CLIP as `open_clip` has it (`SimpleTokenizer`): cleaned text, byte-level BPE per word, padded with 0.
 
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use regex::Regex;
 use tokenizers::Model;
 
 use super::clean::Clean;
-use super::vocabulary::{CLIP_SIZE, Vocabulary, byte_symbols};
-use super::{Encoded, check_vocabulary};
+use super::vocabulary::{CLIP_SIZE, END_OF_WORD, Vocabulary, byte_symbols};
+use super::{Encoded, Token, check_vocabulary};
 use crate::error::{Error, Result};
 use crate::source::Located;
 
@@ -60,14 +61,48 @@ impl Simple {
         Ok(Encoded { ids, truncated, full_length })
     }
 
+    /// Begin and end tokens.
+    pub(super) fn frame(&self) -> (Vec<u32>, Vec<u32>) {
+        (vec![self.vocabulary.start_id], vec![self.vocabulary.end_id])
+    }
+
+    /// All tokens. Cleaning moves characters about, so that they have no place in the text.
+    pub(super) fn tokenize(&self, text: &str) -> Result<Vec<Token>> {
+        let cleaned = self.clean.apply(text);
+        let (start_id, end_id) = (self.vocabulary.start_id, self.vocabulary.end_id);
+        let plain = |id, text: &str, special| Token { id, text: text.to_string(), special, bytes: None };
+        let bytes: HashMap<char, u8> = self.symbols.iter().copied().zip(0..=u8::MAX).collect();
+        let mut tokens = vec![plain(start_id, START, true)];
+        for word in WORDS.find_iter(&cleaned) {
+            match word.as_str() {
+                START => tokens.push(plain(start_id, START, false)),
+                END => tokens.push(plain(end_id, END, false)),
+                word => {
+                    for token in self.pieces(word)? {
+                        tokens.push(plain(token.id, &written(&token.value, &bytes), false));
+                    }
+                }
+            }
+        }
+        tokens.push(plain(end_id, END, true));
+        Ok(tokens)
+    }
+
     fn encode_word(&self, word: &str, ids: &mut Vec<u32>) -> Result<()> {
-        let symbols: String = word.bytes().map(|byte| self.symbols[usize::from(byte)]).collect();
-        let tokens = self
-            .vocabulary
-            .bpe
-            .tokenize(&symbols)
-            .map_err(|error| Error::Input(format!("tokenizing {word:?}: {error}")))?;
-        ids.extend(tokens.iter().map(|token| token.id));
+        ids.extend(self.pieces(word)?.iter().map(|token| token.id));
         Ok(())
     }
+
+    fn pieces(&self, word: &str) -> Result<Vec<tokenizers::Token>> {
+        let symbols: String = word.bytes().map(|byte| self.symbols[usize::from(byte)]).collect();
+        let tokens = self.vocabulary.bpe.tokenize(&symbols);
+        tokens.map_err(|error| Error::Input(format!("tokenizing {word:?}: {error}")))
+    }
+}
+
+/// The text that a token of byte symbols stands for.
+fn written(token: &str, bytes: &HashMap<char, u8>) -> String {
+    let token = token.strip_suffix(END_OF_WORD).unwrap_or(token);
+    let written: Vec<u8> = token.chars().filter_map(|symbol| bytes.get(&symbol).copied()).collect();
+    String::from_utf8_lossy(&written).into_owned()
 }

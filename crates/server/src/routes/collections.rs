@@ -32,7 +32,7 @@ pub struct CreateRequest {
 
 /// Lists the collections.
 #[utoipa::path(
-    get, path = "/v1/collections", tag = "Collections",
+    get, path = "/v1/collections", operation_id = "list_collections", tag = "Collections",
     responses((status = 200, description = "The collections", body = CollectionsAnswer), Errors)
 )]
 pub async fn list_route(Shared(state): Shared<SharedState>) -> ApiResult<ApiJson<CollectionsAnswer>> {
@@ -47,7 +47,7 @@ pub async fn list_route(Shared(state): Shared<SharedState>) -> ApiResult<ApiJson
 
 /// Makes an empty collection in the server's own folder.
 #[utoipa::path(
-    post, path = "/v1/collections", tag = "Collections", request_body = CreateRequest,
+    post, path = "/v1/collections", operation_id = "create_collection", tag = "Collections", request_body = CreateRequest,
     responses((status = 201, description = "It is there", body = CollectionSummary), Errors)
 )]
 pub async fn create_route(
@@ -65,7 +65,7 @@ pub async fn create_route(
 
 /// Tells of one collection.
 #[utoipa::path(
-    get, path = "/v1/collections/{name}", tag = "Collections",
+    get, path = "/v1/collections/{name}", operation_id = "get_collection", tag = "Collections",
     params(("name" = String, Path, description = "Its name")),
     responses((status = 200, description = "The collection", body = CollectionSummary), Errors)
 )]
@@ -79,14 +79,11 @@ pub async fn get_route(
 
 /// Deletes one of the server's own collections, with the files that were uploaded into it.
 #[utoipa::path(
-    delete, path = "/v1/collections/{name}", tag = "Collections",
+    delete, path = "/v1/collections/{name}", operation_id = "delete_collection", tag = "Collections",
     params(("name" = String, Path, description = "Its name")),
     responses((status = 204, description = "It is gone"), Errors)
 )]
-pub async fn delete_route(
-    Shared(state): Shared<SharedState>,
-    ApiPath(name): ApiPath<String>,
-) -> ApiResult<StatusCode> {
+pub async fn delete_route(Shared(state): Shared<SharedState>, ApiPath(name): ApiPath<String>) -> ApiResult<StatusCode> {
     state.run(move |state| state.collections.delete(&name)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -3,7 +3,6 @@
 use axum::extract::State as Shared;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use crossmodal_engine::classify::Classifier;
 use crossmodal_engine::{CancelToken, Embedder, Embedding, Input, Modality};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -164,8 +163,7 @@ struct Asked {
 impl Asked {
     /// Of a form. Addresses aren't fetched: a form carries bytes.
     fn of_form(form: &Form) -> ApiResult<Self> {
-        let mut asked =
-            Self { inputs: Vec::new(), model: None, normalize: true, format: EncodingFormat::default() };
+        let mut asked = Self { inputs: Vec::new(), model: None, normalize: true, format: EncodingFormat::default() };
         for part in &form.0 {
             match part.name.as_str() {
                 "model" => asked.model = Some(part.text()?.to_string()),
@@ -175,7 +173,8 @@ impl Asked {
                         "float" => EncodingFormat::Float,
                         "base64" => EncodingFormat::Base64,
                         other => {
-                            let message = format!("the part \"encoding_format\" is {other:?}, expected float or base64");
+                            let message =
+                                format!("the part \"encoding_format\" is {other:?}, expected float or base64");
                             return Err(ApiError::invalid(message));
                         }
                     }
@@ -211,7 +210,7 @@ pub(super) fn resolve(state: &State, model: &ServedModel, values: &[InputValue])
 
 /// Embeds texts, pictures and whatever else the model embeds.
 #[utoipa::path(
-    post, path = "/v1/embed", tag = "Models",
+    post, path = "/v1/embed", operation_id = "embed", tag = "Models",
     request_body(content((EmbedRequest = "application/json"), (EmbedForm = "multipart/form-data"))),
     responses((status = 200, description = "Vectors", body = EmbedAnswer), Errors)
 )]
@@ -286,7 +285,7 @@ pub struct SimilarityAnswer {
 
 /// Compares inputs with inputs.
 #[utoipa::path(
-    post, path = "/v1/similarity", tag = "Models", request_body = SimilarityRequest,
+    post, path = "/v1/similarity", operation_id = "compare", tag = "Models", request_body = SimilarityRequest,
     responses((status = 200, description = "Matrices", body = SimilarityAnswer), Errors)
 )]
 pub async fn similarity_route(
@@ -376,7 +375,7 @@ const MOST_PROMPTS: usize = 100_000;
 
 /// Sorts inputs by labels that the model was never trained on.
 #[utoipa::path(
-    post, path = "/v1/classify", tag = "Models",
+    post, path = "/v1/classify", operation_id = "classify", tag = "Models",
     request_body(content((ClassifyRequest = "application/json"), (ClassifyForm = "multipart/form-data"))),
     responses((status = 200, description = "Labels, best first", body = ClassifyAnswer), Errors)
 )]
@@ -413,7 +412,7 @@ pub async fn classify_route(
         .run_model(&served, count, move |state, model| {
             given.iter().try_for_each(|input| own.check_modality(input.modality))?;
             let inputs = [given, resolve(state, &own, &values)?].concat();
-            let classifier = Classifier::new(model.as_ref(), &labels, &templates)?;
+            let classifier = state.classifiers.get(&own.id, model.as_ref(), &labels, &templates)?;
             let embedded = embed(model.as_ref(), &inputs)?;
             Ok(embedded.embeddings.iter().map(|embedding| classifier.classify(embedding)).collect::<Vec<_>>())
         })
@@ -425,5 +424,8 @@ pub async fn classify_route(
             .map(|prediction| PredictionView { label: prediction.label, probability: prediction.probability })
             .collect(),
     };
-    Ok(ApiJson(ClassifyAnswer { model: served.id.clone(), results: results.into_iter().enumerate().map(view).collect() }))
+    Ok(ApiJson(ClassifyAnswer {
+        model: served.id.clone(),
+        results: results.into_iter().enumerate().map(view).collect(),
+    }))
 }

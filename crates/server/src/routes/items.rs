@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::State as Shared;
-use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
+};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use crossmodal_engine::{ListRequest, StoredItem, files, media};
@@ -76,7 +78,7 @@ pub struct AddForm {
 
 /// Lists items.
 #[utoipa::path(
-    get, path = "/v1/collections/{name}/items", tag = "Items",
+    get, path = "/v1/collections/{name}/items", operation_id = "list_items", tag = "Items",
     params(("name" = String, Path, description = "The collection"), ListParameters),
     responses((status = 200, description = "A page of items", body = ItemsAnswer), Errors)
 )]
@@ -113,7 +115,7 @@ pub async fn list_route(
 
 /// Adds files: uploads as a form, or paths on the server as JSON. A job embeds them.
 #[utoipa::path(
-    post, path = "/v1/collections/{name}/items", tag = "Items",
+    post, path = "/v1/collections/{name}/items", operation_id = "add_items", tag = "Items",
     params(("name" = String, Path, description = "The collection")),
     request_body(content((AddForm = "multipart/form-data"), (AddRequest = "application/json"))),
     responses((status = 202, description = "A job is at it", body = JobView), Errors)
@@ -155,7 +157,7 @@ fn find(collection: &ServedCollection, key: i64) -> ApiResult<StoredItem> {
 
 /// Tells of one item.
 #[utoipa::path(
-    get, path = "/v1/collections/{name}/items/{key}", tag = "Items",
+    get, path = "/v1/collections/{name}/items/{key}", operation_id = "get_item", tag = "Items",
     params(("name" = String, Path, description = "The collection"), ("key" = i64, Path, description = "The item's key")),
     responses((status = 200, description = "The item", body = ItemView), Errors)
 )]
@@ -169,7 +171,7 @@ pub async fn get_route(
 
 /// Forgets an item. A file that was uploaded goes with it; any other stays where it is.
 #[utoipa::path(
-    delete, path = "/v1/collections/{name}/items/{key}", tag = "Items",
+    delete, path = "/v1/collections/{name}/items/{key}", operation_id = "delete_item", tag = "Items",
     params(("name" = String, Path, description = "The collection"), ("key" = i64, Path, description = "The item's key")),
     responses((status = 204, description = "It is gone"), Errors)
 )]
@@ -207,7 +209,7 @@ pub struct ThumbnailParameters {
 
 /// A small picture of an item.
 #[utoipa::path(
-    get, path = "/v1/collections/{name}/items/{key}/thumbnail", tag = "Items",
+    get, path = "/v1/collections/{name}/items/{key}/thumbnail", operation_id = "get_thumbnail", tag = "Items",
     params(
         ("name" = String, Path, description = "The collection"), ("key" = i64, Path, description = "The item's key"),
         ThumbnailParameters
@@ -257,9 +259,14 @@ pub async fn thumbnail_route(
 
 /// The file of an item as it is.
 #[utoipa::path(
-    get, path = "/v1/collections/{name}/items/{key}/file", tag = "Items",
+    get, path = "/v1/collections/{name}/items/{key}/file", operation_id = "get_file", tag = "Items",
     params(("name" = String, Path, description = "The collection"), ("key" = i64, Path, description = "The item's key")),
-    responses((status = 200, description = "The file", body = Vec<u8>, content_type = "application/octet-stream"), Errors)
+    responses(
+        (status = 200, description = "The file", content(
+            (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/png"), (Vec<u8> = "image/gif"), (Vec<u8> = "image/webp"),
+            (Vec<u8> = "image/bmp"), (Vec<u8> = "image/tiff"), (Vec<u8> = "application/octet-stream")
+        )), Errors
+    )
 )]
 pub async fn file_route(
     Shared(state): Shared<SharedState>,

@@ -25,9 +25,19 @@ pub struct JobsAnswer {
     pub jobs: Vec<JobView>,
 }
 
+/// An event of a job.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "describes what is streamed")]
+pub struct JobEvent {
+    /// `progress`, or `end` for the last one.
+    event: String,
+    /// The job as JSON.
+    data: String,
+}
+
 /// Lists jobs, the newest first.
 #[utoipa::path(
-    get, path = "/v1/jobs", tag = "Jobs",
+    get, path = "/v1/jobs", operation_id = "list_jobs", tag = "Jobs",
     responses((status = 200, description = "The jobs", body = JobsAnswer), Errors)
 )]
 pub async fn list_route(Shared(state): Shared<SharedState>) -> ApiJson<JobsAnswer> {
@@ -36,19 +46,16 @@ pub async fn list_route(Shared(state): Shared<SharedState>) -> ApiJson<JobsAnswe
 
 /// Tells of one job.
 #[utoipa::path(
-    get, path = "/v1/jobs/{id}", tag = "Jobs", params(("id" = u64, Path, description = "Its number")),
+    get, path = "/v1/jobs/{id}", operation_id = "get_job", tag = "Jobs", params(("id" = u64, Path, description = "Its number")),
     responses((status = 200, description = "The job", body = JobView), Errors)
 )]
-pub async fn get_route(
-    Shared(state): Shared<SharedState>,
-    ApiPath(id): ApiPath<u64>,
-) -> ApiResult<ApiJson<JobView>> {
+pub async fn get_route(Shared(state): Shared<SharedState>, ApiPath(id): ApiPath<u64>) -> ApiResult<ApiJson<JobView>> {
     Ok(ApiJson(state.jobs.get(id)?.view()))
 }
 
 /// Calls a job off. What is committed stays.
 #[utoipa::path(
-    delete, path = "/v1/jobs/{id}", tag = "Jobs", params(("id" = u64, Path, description = "Its number")),
+    delete, path = "/v1/jobs/{id}", operation_id = "cancel_job", tag = "Jobs", params(("id" = u64, Path, description = "Its number")),
     responses((status = 202, description = "It is being called off", body = JobView), Errors)
 )]
 pub async fn cancel_route(
@@ -62,9 +69,9 @@ pub async fn cancel_route(
 
 /// Follows a job: an event `progress` with the job for every change, at last one `end`.
 #[utoipa::path(
-    get, path = "/v1/jobs/{id}/events", tag = "Jobs", params(("id" = u64, Path, description = "Its number")),
+    get, path = "/v1/jobs/{id}/events", operation_id = "follow_job", tag = "Jobs", params(("id" = u64, Path, description = "Its number")),
     responses(
-        (status = 200, description = "Server-sent events", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "Server-sent events", body = JobEvent, content_type = "text/event-stream"),
         Errors
     )
 )]
@@ -88,5 +95,7 @@ pub async fn events_route(
 
 fn event(view: &JobView, over: bool) -> Event {
     let event = Event::default().event(if over { "end" } else { "progress" });
-    event.json_data(view).unwrap_or_else(|error| Event::default().event("error").data(ApiError::internal(error).message))
+    event
+        .json_data(view)
+        .unwrap_or_else(|error| Event::default().event("error").data(ApiError::internal(error).message))
 }

@@ -52,7 +52,7 @@ pub struct MapProgress {
 
 /// Lays a collection out in the plane: what is near in the vector space lies near. Computed once for each state of the collection.
 #[utoipa::path(
-    get, path = "/v1/collections/{name}/map", tag = "Collections",
+    get, path = "/v1/collections/{name}/map", operation_id = "get_map", tag = "Collections",
     params(("name" = String, Path, description = "The collection"), MapParameters),
     responses(
         (status = 200, description = "The map", body = MapAnswer),

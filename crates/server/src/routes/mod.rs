@@ -13,8 +13,8 @@ mod service;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use axum::http::Method;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::{get, post};
@@ -29,6 +29,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::access;
 use crate::error::{ApiError, ErrorBody, in_our_form};
+use crate::linger::linger;
 use crate::safety::origin::Origins;
 use crate::state::Shared;
 
@@ -89,6 +90,7 @@ pub(crate) enum Errors {
     ),
     // Routes that axum can't be told by their description: see `router`.
     paths(service::model_route, plain::similarity_fr_route),
+    components(schemas(ErrorBody)),
     modifiers(&Bearer)
 )]
 struct Head;
@@ -176,6 +178,7 @@ pub fn router(state: &Shared) -> Router {
         .layer(from_fn_with_state(state.clone(), access::timeout))
         .layer(cors(&state.origins))
         .layer(from_fn_with_state(state.clone(), access::account))
+        .layer(from_fn(linger))
         .with_state(state.clone())
 }
 

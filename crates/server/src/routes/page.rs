@@ -2,8 +2,10 @@
 
 use axum::Router;
 use axum::extract::Path;
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
 use axum::http::StatusCode;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH,
+};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use include_dir::{Dir, include_dir};
@@ -21,7 +23,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 pub fn router() -> Router<Shared> {
     Router::new()
         .route("/", get(|headers: HeaderMap| async move { file("index.html", &headers) }))
-        .route("/favicon.ico", get(|headers: HeaderMap| async move { file("favicon.svg", &headers) }))
+        .route("/favicon.ico", get(|headers: HeaderMap| async move { file("icon.svg", &headers) }))
         .route(
             "/assets/{*path}",
             get(|Path(path): Path<String>, headers: HeaderMap| async move { file(&path, &headers) }),
@@ -69,7 +71,7 @@ mod tests {
     fn every_file_of_the_page_has_a_type() {
         let mut names = Vec::new();
         WEB.files().for_each(|file| names.push(file.path().to_string_lossy().into_owned()));
-        assert!(names.contains(&"index.html".to_string()) && names.contains(&"favicon.svg".to_string()));
+        assert!(names.contains(&"index.html".to_string()) && names.contains(&"icon.svg".to_string()));
         for name in names {
             assert_ne!(media_type(&name), "application/octet-stream", "{name}");
         }

@@ -78,7 +78,7 @@ async fn native(state: &SharedState, input: Input) -> ApiResult<ApiJson<PlainEmb
 
 /// Embeds a text with the default model, un-normalised.
 #[utoipa::path(
-    post, path = "/embed/text", tag = "Plain", request_body = PlainText,
+    post, path = "/embed/text", operation_id = "plain_text", tag = "Plain", request_body = PlainText,
     responses((status = 200, description = "The vector", body = PlainEmbedding), Errors)
 )]
 pub async fn text_route(
@@ -90,7 +90,7 @@ pub async fn text_route(
 
 /// Embeds a picture with the default model, un-normalised.
 #[utoipa::path(
-    post, path = "/embed/image", tag = "Plain", request_body(content = PlainImage, content_type = "multipart/form-data"),
+    post, path = "/embed/image", operation_id = "plain_image", tag = "Plain", request_body(content = PlainImage, content_type = "multipart/form-data"),
     responses((status = 200, description = "The vector", body = PlainEmbedding), Errors)
 )]
 pub async fn image_route(Shared(state): Shared<SharedState>, form: Form) -> ApiResult<ApiJson<PlainEmbedding>> {
@@ -138,7 +138,7 @@ async fn logit(state: &SharedState, form: &Form) -> ApiResult<f32> {
 
 /// The scaled logit of a text and a picture; the same as `/similarity`, with a French answer.
 #[utoipa::path(
-    post, path = "/similarité", tag = "Plain", request_body(content = PlainPair, content_type = "multipart/form-data"),
+    post, path = "/similarité", operation_id = "plain_similarity_fr", tag = "Plain", request_body(content = PlainPair, content_type = "multipart/form-data"),
     responses((status = 200, description = "The logit", body = PlainSimilarityFr), Errors)
 )]
 pub async fn similarity_fr_route(
@@ -150,7 +150,7 @@ pub async fn similarity_fr_route(
 
 /// The scaled logit of a text and a picture sent as a form.
 #[utoipa::path(
-    post, path = "/similarity", tag = "Plain", request_body(content = PlainPair, content_type = "multipart/form-data"),
+    post, path = "/similarity", operation_id = "plain_similarity", tag = "Plain", request_body(content = PlainPair, content_type = "multipart/form-data"),
     responses((status = 200, description = "The logit", body = PlainSimilarity), Errors)
 )]
 pub async fn similarity_route(Shared(state): Shared<SharedState>, request: Request) -> ApiResult<Response> {

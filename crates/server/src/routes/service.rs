@@ -86,7 +86,7 @@ pub struct ModelsAnswer {
 
 /// Lists the models.
 #[utoipa::path(
-    get, path = "/v1/models", tag = "Models",
+    get, path = "/v1/models", operation_id = "list_models", tag = "Models",
     responses((status = 200, description = "The models", body = ModelsAnswer), Errors)
 )]
 pub async fn models_route(Shared(state): Shared<SharedState>) -> ApiJson<ModelsAnswer> {
@@ -97,7 +97,7 @@ pub async fn models_route(Shared(state): Shared<SharedState>) -> ApiJson<ModelsA
 
 /// Tells of one model.
 #[utoipa::path(
-    get, path = "/v1/models/{id}", tag = "Models", params(("id" = String, Path, description = "Its id; slashes may stand as they are")),
+    get, path = "/v1/models/{id}", operation_id = "get_model", tag = "Models", params(("id" = String, Path, description = "Its id; slashes may stand as they are")),
     responses((status = 200, description = "The model", body = ModelView), Errors)
 )]
 pub async fn model_route(
@@ -127,7 +127,7 @@ pub struct VersionAnswer {
 
 /// Tells what runs here, and what it allows.
 #[utoipa::path(
-    get, path = "/v1/version", tag = "Service",
+    get, path = "/v1/version", operation_id = "version", tag = "Service",
     responses((status = 200, description = "The program", body = VersionAnswer), Errors)
 )]
 pub async fn version_route(Shared(state): Shared<SharedState>) -> ApiJson<VersionAnswer> {
@@ -154,7 +154,7 @@ fn ok() -> ApiJson<HealthAnswer> {
 
 /// Whether the process lives.
 #[utoipa::path(
-    get, path = "/health/live", tag = "Service",
+    get, path = "/health/live", operation_id = "live", tag = "Service",
     responses((status = 200, description = "It lives", body = HealthAnswer), Errors)
 )]
 pub async fn live_route() -> ApiJson<HealthAnswer> {
@@ -163,7 +163,7 @@ pub async fn live_route() -> ApiJson<HealthAnswer> {
 
 /// Whether requests are answered at once: models are loaded, and the server isn't stopping.
 #[utoipa::path(
-    get, path = "/health/ready", tag = "Service",
+    get, path = "/health/ready", operation_id = "ready", tag = "Service",
     responses((status = 200, description = "It is ready", body = HealthAnswer), Errors)
 )]
 pub async fn ready_route(Shared(state): Shared<SharedState>) -> ApiResult<ApiJson<HealthAnswer>> {
@@ -178,7 +178,7 @@ pub async fn ready_route(Shared(state): Shared<SharedState>) -> ApiResult<ApiJso
 
 /// Counters and times for Prometheus.
 #[utoipa::path(
-    get, path = "/metrics", tag = "Service",
+    get, path = "/metrics", operation_id = "metrics", tag = "Service",
     responses((status = 200, description = "Metrics", body = String, content_type = "application/openmetrics-text"), Errors)
 )]
 pub async fn metrics_route(Shared(state): Shared<SharedState>) -> Response {
@@ -186,6 +186,7 @@ pub async fn metrics_route(Shared(state): Shared<SharedState>) -> Response {
         let labels = ModelLabels { model: served.id.clone() };
         state.metrics.waiting.get_or_create(&labels).set(served.batcher.waiting() as i64);
     }
+    state.metrics.connections(&state.connections);
     match state.metrics.text() {
         Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => ApiError::internal(error).into_response(),

@@ -27,7 +27,8 @@ impl Origins {
     /// Something that is no origin.
     pub fn new(allowed: &[String], hosts: Option<&[String]>) -> Result<Self, String> {
         let any = allowed.iter().any(|origin| origin == "*");
-        let allowed: Vec<String> = allowed.iter().filter(|origin| *origin != "*").map(|origin| origin.to_ascii_lowercase()).collect();
+        let allowed: Vec<String> =
+            allowed.iter().filter(|origin| *origin != "*").map(|origin| origin.to_ascii_lowercase()).collect();
         for origin in &allowed {
             let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
             if authority.is_none_or(|authority| authority.is_empty() || authority.contains('/')) {
@@ -35,7 +36,11 @@ impl Origins {
             }
         }
         let hosts = hosts.map(|hosts| {
-            LOCAL.iter().map(|name| (*name).to_string()).chain(hosts.iter().map(|host| host.to_ascii_lowercase())).collect()
+            LOCAL
+                .iter()
+                .map(|name| (*name).to_string())
+                .chain(hosts.iter().map(|host| host.to_ascii_lowercase()))
+                .collect()
         });
         Ok(Self { allowed, any, hosts })
     }

@@ -67,7 +67,7 @@ use self::writer::Writer;
 pub use self::backup::BackupReport;
 pub(crate) use self::layout::DATABASE_NAME;
 pub use self::searcher::Searcher;
-pub use self::snapshot::{FieldMatrix, Snapshot};
+pub use self::snapshot::{FieldMatrix, ItemSample, ItemVector, Snapshot};
 
 /// Connections for reading that are kept open.
 const MAX_IDLE_READERS: usize = 16;
@@ -247,8 +247,12 @@ impl LocalStore {
         self.write(|writer| writer.drop_field(name))
     }
 
-    fn change(&self) -> Result<i64, StoreError> {
-        self.read(|connection| Ok(rows::load_change(connection)?))
+    /// The number of the last committed change, of this process or of another one. While it stays the same, so does every answer.
+    ///
+    /// # Errors
+    /// Failures of the storage only.
+    pub fn change(&self) -> Result<u64, StoreError> {
+        self.read(|connection| Ok(rows::load_change(connection)? as u64))
     }
 }
 
@@ -312,6 +316,10 @@ impl VectorStore for LocalStore {
 
     fn get(&self, ids: &[String]) -> Result<Vec<Option<StoredItem>>, StoreError> {
         self.read(|connection| reader::get(connection, ids))
+    }
+
+    fn get_by_key(&self, keys: &[i64]) -> Result<Vec<Option<StoredItem>>, StoreError> {
+        self.read(|connection| reader::get_by_key(connection, keys))
     }
 
     fn vectors(&self, id: &str) -> Result<Vec<StoredVector>, StoreError> {

@@ -62,6 +62,13 @@ pub(super) fn get(connection: &Connection, ids: &[String]) -> Result<Vec<Option<
     ids.iter().map(&mut find).collect()
 }
 
+pub(super) fn get_by_key(connection: &Connection, keys: &[i64]) -> Result<Vec<Option<StoredItem>>, StoreError> {
+    let sql = format!("SELECT {ITEM_COLUMNS} FROM items i WHERE i.key = ?1");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut find = |key: &i64| Ok(statement.query_row([key], |row| read_item(row, 0)).optional()?);
+    keys.iter().map(&mut find).collect()
+}
+
 pub(super) fn lookup_source(connection: &Connection, uri: &str) -> Result<Vec<StoredItem>, StoreError> {
     let sql = format!("SELECT {ITEM_COLUMNS} FROM items i WHERE i.uri = ?1 ORDER BY i.key");
     let mut statement = connection.prepare_cached(&sql)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crossmodal_index::{IndexError, Neighbor, RowSet, Selection};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row};
 
 use super::derived::{self, Indexes};
 use super::filter_cache::FilterCache;
@@ -65,11 +65,12 @@ fn search_view(
         reason: format!("was refused: {error}"),
     };
     let found = derived::search(indexes, layout, field, &view.vectors, request, selection).map_err(invalid)?;
+    let mut loader = HitLoader::new(connection, field, view, request.vectors)?;
     let mut lists = Vec::with_capacity(found.len());
     for neighbors in found {
         let mut hits = Vec::with_capacity(neighbors.len());
         for neighbor in neighbors.iter().filter(|neighbor| request.min_score.is_none_or(|min| neighbor.score >= min)) {
-            match load_hit(connection, field, view, neighbor)? {
+            match loader.load(neighbor)? {
                 Some(hit) => hits.push(hit),
                 None => return Ok(None),
             }
@@ -85,26 +86,38 @@ fn intersection(live: &RowSet, matching: &RowSet) -> RowSet {
     both
 }
 
-/// The item of a row, or `None` when the row's values or the item are not what was written.
-fn load_hit(
-    connection: &Connection,
-    field: &FieldRow,
-    view: &FieldView,
-    neighbor: &Neighbor,
-) -> Result<Option<Hit>, StoreError> {
-    let sql = format!(
-        "SELECT {VECTOR_COLUMNS}, {ITEM_COLUMNS}, i.checksum FROM vectors v JOIN items i ON i.key = v.item
-         WHERE v.field = ?1 AND v.row = ?2"
-    );
-    let mut statement = connection.prepare_cached(&sql)?;
-    let read = |row: &rusqlite::Row<'_>| Ok((read_vector(row)?, read_sound_item(row, VECTOR_COLUMN_COUNT)?));
-    let Some((vector, Some(item))) = statement.query_row([field.key, neighbor.row as i64], read).optional()? else {
-        return Ok(None);
-    };
-    if !view.vectors.row(neighbor.row).is_some_and(|values| vector.matches(values)) {
-        return Ok(None);
+/// Reads the items of rows that were found.
+struct HitLoader<'a> {
+    statement: CachedStatement<'a>,
+    field: i64,
+    view: &'a FieldView,
+    with_vectors: bool,
+}
+
+impl<'a> HitLoader<'a> {
+    fn new(
+        connection: &'a Connection,
+        field: &FieldRow,
+        view: &'a FieldView,
+        with_vectors: bool,
+    ) -> Result<Self, StoreError> {
+        let sql = format!(
+            "SELECT {VECTOR_COLUMNS}, {ITEM_COLUMNS}, i.checksum FROM vectors v JOIN items i ON i.key = v.item
+             WHERE v.field = ?1 AND v.row = ?2"
+        );
+        Ok(Self { statement: connection.prepare_cached(&sql)?, field: field.key, view, with_vectors })
     }
-    let span = vector.span()?;
-    let (part, modality) = (vector.part, vector.modality);
-    Ok(Some(Hit { key: item.key, score: neighbor.score, part, modality, span, item: item.item }))
+
+    /// The item of a row, or `None` when the row's values or the item are not what was written.
+    fn load(&mut self, neighbor: &Neighbor) -> Result<Option<Hit>, StoreError> {
+        let read = |row: &Row<'_>| Ok((read_vector(row)?, read_sound_item(row, VECTOR_COLUMN_COUNT)?));
+        let found = self.statement.query_row([self.field, neighbor.row as i64], read).optional()?;
+        let Some((vector, Some(item))) = found else { return Ok(None) };
+        let values = self.view.vectors.row(neighbor.row).filter(|values| vector.matches(values));
+        let Some(values) = values else { return Ok(None) };
+        let span = vector.span()?;
+        let (part, modality) = (vector.part, vector.modality);
+        let values = self.with_vectors.then(|| values.to_vec());
+        Ok(Some(Hit { key: item.key, score: neighbor.score, part, modality, span, item: item.item, vector: values }))
+    }
 }

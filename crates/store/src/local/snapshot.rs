@@ -33,6 +33,26 @@ pub struct FieldMatrix<'a> {
     pub damaged: u64,
 }
 
+/// Some items of a field in a snapshot, spread evenly over all of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ItemSample<'a> {
+    /// Number of items that have vectors in the field.
+    pub items: u64,
+    /// One vector of each sampled item, in the order of the items' keys. Damaged ones are left out.
+    pub vectors: Vec<ItemVector<'a>>,
+}
+
+/// The vector that stands for an item: of several, that of the first part.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ItemVector<'a> {
+    /// The item's key.
+    pub item: i64,
+    /// The modality that was embedded.
+    pub modality: String,
+    /// The values: as many as the field's dimension.
+    pub values: &'a [f32],
+}
+
 impl LocalStore {
     /// Holds the state of this moment.
     ///
@@ -174,6 +194,33 @@ impl Snapshot {
             }
         }
         Ok(matrix)
+    }
+
+    /// One vector of each item of a field, or of `most` items spread evenly where there are more. Only what is returned is read and
+    /// compared with its checksum.
+    ///
+    /// # Errors
+    /// `UnknownField`, and failures of the storage.
+    pub fn sample_items(&self, field: &str, most: usize) -> Result<ItemSample<'_>, StoreError> {
+        let (field, vectors) = self.field(field)?;
+        let sql = "SELECT item, row FROM vectors WHERE field = ?1 AND item IS NOT NULL ORDER BY item, part, modality";
+        let mut statement = self.prepare(sql)?;
+        let pairs = statement.query_map([field.key], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
+        let pairs = pairs.and_then(|rows| rows.collect::<Result<Vec<_>, _>>());
+        let mut firsts = pairs.map_err(|error| self.failed(error))?;
+        firsts.dedup_by_key(|(item, _)| *item);
+        let taken = most.min(firsts.len());
+        let sql = format!("SELECT {VECTOR_COLUMNS} FROM vectors v WHERE v.field = ?1 AND v.row = ?2");
+        let mut statement = self.prepare(&sql)?;
+        let mut sample = ItemSample { items: firsts.len() as u64, vectors: Vec::with_capacity(taken) };
+        for place in 0..taken {
+            let (item, row) = firsts[place * firsts.len() / taken];
+            let found = statement.query_row([field.key, row], read_vector).map_err(|error| self.failed(error))?;
+            if let Some(values) = vectors.row(found.row).filter(|values| found.matches(values)) {
+                sample.vectors.push(ItemVector { item, modality: found.modality, values });
+            }
+        }
+        Ok(sample)
     }
 
     fn load(&self, id: &str, row: VectorRow) -> Result<StoredVector, StoreError> {

@@ -12,9 +12,11 @@ type Make<'a> = &'a mut dyn FnMut() -> Box<dyn VectorStore>;
 
 /// Every check, each on a fresh store.
 pub fn check_all(make: Make<'_>) {
-    let checks: [fn(&dyn VectorStore); 16] = [
+    let checks: [fn(&dyn VectorStore); 18] = [
         empty_stores_answer,
         items_and_vectors_come_back,
+        items_are_found_by_key,
+        hits_bring_their_vectors,
         upsert_replaces_all_vectors,
         put_vectors_replaces_one_field,
         touch_keeps_vectors,
@@ -106,6 +108,32 @@ fn items_and_vectors_come_back(store: &dyn VectorStore) {
     let hit = store.search(&SearchRequest::new("g", vec![2.0], 5)).unwrap().remove(0).remove(0);
     assert_eq!((hit.key, hit.score, hit.part, hit.span), (keys[0], 6.0, 3, first.vectors[2].span));
     assert_eq!((hit.modality.as_str(), hit.item), ("image", first.item));
+}
+
+fn items_are_found_by_key(store: &dyn VectorStore) {
+    assert_eq!(store.get_by_key(&[1, 0, -1, i64::MAX]).unwrap(), [None, None, None, None]);
+    two_fields(store);
+    let (first, second) = (full_entry("first"), ItemVectors { item: Item::new("second", "text"), vectors: vec![] });
+    let keys = store.upsert(&[first.clone(), second.clone()]).unwrap();
+    let found = store.get_by_key(&[keys[1], keys[1] + 1, keys[0], keys[1]]).unwrap();
+    let items: Vec<_> = found.iter().map(|stored| stored.as_ref().map(|stored| (stored.key, &stored.item))).collect();
+    let expected = [(keys[1], &second.item), (keys[0], &first.item)];
+    assert_eq!(items, [Some(expected[0]), None, Some(expected[1]), Some(expected[0])]);
+    assert!(store.get_by_key(&[]).unwrap().is_empty());
+    store.remove(&strings(&["first"])).unwrap();
+    assert_eq!(store.get_by_key(&[keys[0]]).unwrap(), [None]);
+}
+
+fn hits_bring_their_vectors(store: &dyn VectorStore) {
+    two_fields(store);
+    store.upsert(&[full_entry("a"), entry("b", "f", vec![0.0, 1.0])]).unwrap();
+    let request = SearchRequest::new("f", vec![1.0, 0.2], 5);
+    assert!(store.search(&request).unwrap()[0].iter().all(|hit| hit.vector.is_none()));
+    for hit in &store.search(&SearchRequest { vectors: true, ..request }).unwrap()[0] {
+        let own = store.vectors(&hit.item.id).unwrap();
+        let own = own.iter().find(|own| (&own.field[..], own.part, &own.modality) == ("f", hit.part, &hit.modality));
+        assert_eq!(hit.vector.as_ref(), own.map(|own| &own.vector), "{}", hit.item.id);
+    }
 }
 
 fn upsert_replaces_all_vectors(store: &dyn VectorStore) {

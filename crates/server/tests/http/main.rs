@@ -1,0 +1,9 @@
+//! The real server on loopback, with the built-in model and real collections, asked over real sockets.
+
+mod access;
+mod collections;
+mod errors;
+mod jobs;
+mod models;
+mod service;
+mod support;
