@@ -13,6 +13,8 @@ pub enum ErrorKind {
     NotFound,
     /// An argument or input that can't be used.
     InvalidInput,
+    /// An input beyond a limit, such as a picture of too many pixels.
+    TooLarge,
     /// Vectors of different spaces would meet.
     SpaceMismatch,
     /// Someone else writes to the collection.
@@ -91,6 +93,7 @@ impl Error {
                 Models::Malformed | Models::Weights => ErrorKind::Damaged,
                 Models::Unsupported => ErrorKind::Unsupported,
                 Models::Input => ErrorKind::InvalidInput,
+                Models::TooLarge => ErrorKind::TooLarge,
                 Models::Cancelled => ErrorKind::Cancelled,
                 _ => ErrorKind::Internal,
             },

@@ -23,6 +23,8 @@ pub enum ErrorKind {
     Weights,
     /// An input that can't be embedded.
     Input,
+    /// An input beyond a limit, such as a picture of too many pixels.
+    TooLarge,
     /// The work was cancelled.
     Cancelled,
     /// A failure inside the tensor library.
@@ -107,6 +109,7 @@ impl Error {
             Self::Malformed { .. } => ErrorKind::Malformed,
             Self::Config { .. } | Self::Unsupported(_) => ErrorKind::Unsupported,
             Self::Tensor { .. } => ErrorKind::Weights,
+            Self::Media(error) if error.kind() == crossmodal_media::ErrorKind::TooLarge => ErrorKind::TooLarge,
             Self::Input(_) | Self::Media(_) => ErrorKind::Input,
             Self::Cancelled => ErrorKind::Cancelled,
             Self::Tensors(_) => ErrorKind::Internal,

@@ -195,6 +195,7 @@ impl From<Error> for ApiError {
         match error.kind() {
             ErrorKind::NotFound => Self::new(Code::NotFound, message),
             ErrorKind::InvalidInput | ErrorKind::Unsupported => Self::new(Code::InvalidInput, message),
+            ErrorKind::TooLarge => Self::new(Code::TooLarge, message),
             ErrorKind::SpaceMismatch => Self::new(Code::Conflict, message),
             ErrorKind::Locked => Self::new(Code::Conflict, message).after(Duration::from_secs(5)),
             ErrorKind::Cancelled => Self::new(Code::Unavailable, "the work was given up"),

@@ -58,7 +58,8 @@ impl Exporter {
     /// Makes spans of the program's own ones, of whatever level log lines have.
     pub fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(&self) -> impl Layer<S> + use<S> {
         // What the exporter says of itself belongs to the log alone.
-        let ours = filter_fn(|metadata| *metadata.level() <= Level::INFO && !metadata.target().starts_with("opentelemetry"));
+        let ours =
+            filter_fn(|metadata| *metadata.level() <= Level::INFO && !metadata.target().starts_with("opentelemetry"));
         tracing_opentelemetry::layer()
             .with_tracer(self.0.tracer("crossmodal"))
             .with_location(false)
@@ -78,14 +79,19 @@ impl Drop for Exporter {
 
 /// The first of some variables that is set to something.
 fn setting(names: &[&str]) -> Option<String> {
-    names.iter().filter_map(|name| std::env::var(name).ok()).map(|value| value.trim().to_string()).find(|value| !value.is_empty())
+    names
+        .iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .map(|value| value.trim().to_string())
+        .find(|value| !value.is_empty())
 }
 
 fn timeout() -> Result<Duration, String> {
     let Some(given) = setting(&["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"]) else {
         return Ok(DEFAULT_TIMEOUT);
     };
-    let milliseconds = given.parse().map_err(|_| format!("OTEL_EXPORTER_OTLP_TIMEOUT is {given:?}, expected milliseconds"))?;
+    let milliseconds =
+        given.parse().map_err(|_| format!("OTEL_EXPORTER_OTLP_TIMEOUT is {given:?}, expected milliseconds"))?;
     Ok(Duration::from_millis(milliseconds))
 }
 
@@ -104,7 +110,8 @@ pub fn request_span(id: &str, route: &str, request: &Request) -> Span {
     let (method, path) = (request.method().as_str(), request.uri().path());
     let span =
         tracing::info_span!("request", %id, %method, %path, otel.kind = "server", trace_id = tracing::field::Empty);
-    let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(request.headers()));
+    let parent =
+        TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(request.headers()));
     if span.set_parent(parent).is_err() {
         // Nothing is exported.
         return span;

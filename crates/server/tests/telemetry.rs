@@ -180,7 +180,8 @@ fn collector() -> (String, Receiver<Post>) {
                 let mut stream = BufReader::new(stream.unwrap());
                 while let Some(post) = read_post(&mut stream) {
                     sender.send(post).unwrap();
-                    let answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
+                    let answer =
+                        b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
                     stream.get_mut().write_all(answer).unwrap();
                 }
             });

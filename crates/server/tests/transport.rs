@@ -114,6 +114,12 @@ impl Drop for SetOnDrop {
     }
 }
 
+/// Answers at once and reads the body afterwards.
+async fn read_behind(body: Body) -> &'static str {
+    tokio::spawn(axum::body::to_bytes(body, LARGE));
+    "taken"
+}
+
 async fn panics() -> &'static str {
     panic!("as asked")
 }
@@ -130,6 +136,7 @@ fn app(left: Arc<AtomicBool>) -> Router {
         .route("/length", post(|body: Bytes| async move { body.len().to_string() }))
         .route("/early", post(|| async { (StatusCode::PAYLOAD_TOO_LARGE, "too large") }))
         .route("/large", get(large))
+        .route("/behind", post(read_behind))
         .route("/slow", get(|| async { sleep(SHORT * 2).await }))
         .route("/panic", get(panics))
         .route(
@@ -403,6 +410,21 @@ async fn an_answer_before_the_end_of_the_body_arrives() {
         let answer = client.rest().await;
         assert!(answer.starts_with("HTTP/1.1 413 ") && answer.ends_with("too large"), "{answer}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_read_behind_its_answer_is_no_pause() {
+    let options = TransportOptions { header_timeout: SHORT, keep_alive: SHORT, ..TransportOptions::default() };
+    let server = Server::start(options).await;
+    let mut client = server.send("POST /behind HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n").await;
+    assert!(client.answer().await.ends_with("taken"));
+    for _ in 0..10 {
+        sleep(SHORT / 4).await;
+        client.send([b'x'; 100]).await;
+    }
+    client.send("GET /hello HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(client.answer().await.ends_with("hello"));
+    assert_eq!(client.rest().await, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]

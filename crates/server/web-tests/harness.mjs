@@ -17,7 +17,7 @@ export const webFolder = path.join(here, "../web");
 const shots = process.env.CROSSMODAL_SCREENSHOTS ?? "/tmp/crossmodal-web-screenshots";
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 /** Longest wait for anything on the page; a busy machine needs some. */
-export const PATIENCE = 15_000;
+const PATIENCE = 20_000;
 
 mkdirSync(shots, { recursive: true });
 
@@ -99,7 +99,7 @@ let browser;
 /** What pages complained about; violations of the content security policy come here, too. */
 export const complaints = [];
 /** Failures that a journey brings about on purpose. */
-export const expected = [/Failed to load resource/];
+const expected = [/Failed to load resource/];
 
 export async function openBrowser() {
   browser = await chromium.launch({

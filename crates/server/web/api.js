@@ -40,7 +40,7 @@ export function setKey(next) {
   }
 }
 
-export function authorise(headers = {}) {
+function authorise(headers = {}) {
   return key ? { ...headers, Authorization: `Bearer ${key}` } : headers;
 }
 
@@ -55,7 +55,7 @@ function newKey(refused) {
   return asking;
 }
 
-export async function failureOf(response) {
+async function failureOf(response) {
   let code = "internal";
   let message = `${response.status} ${response.statusText}`.trim();
   try {
@@ -100,7 +100,6 @@ const inside = (collection, rest = "") => `/v1/collections/${encodeURIComponent(
 export const models = async () => (await answer("/v1/models")).data;
 export const version = () => answer("/v1/version");
 export const collections = async () => (await answer("/v1/collections")).collections;
-export const collectionOf = (name) => answer(inside(name));
 export const createCollection = (name, model) => answer("/v1/collections", { method: "POST", json: model ? { name, model } : { name } });
 export const deleteCollection = (name) => request(inside(name), { method: "DELETE" });
 export const search = (name, json, signal) => answer(inside(name, "/search"), { method: "POST", json, signal });
@@ -180,7 +179,7 @@ export async function followJob(id, onProgress, signal) {
 }
 
 /** Server-sent events of a body, as the HTML standard frames them. */
-export async function* eventsOf(body) {
+async function* eventsOf(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {

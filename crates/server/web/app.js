@@ -7,7 +7,7 @@ import { currentCollection, initCollections, knownModels, openCreate, refresh } 
 import { $, debounce, h, isTyping } from "/assets/dom.js";
 import { filterError, initFilters, learnFields } from "/assets/filters.js";
 import { Gallery } from "/assets/gallery.js";
-import { fixed, number, onLanguage, say, t, translate } from "/assets/i18n.js";
+import { fixed, hush, number, onLanguage, say, t, translate } from "/assets/i18n.js";
 import { initItem, openItem, remove } from "/assets/item.js";
 import { highlight, initMap, mapChanged } from "/assets/map.js";
 import { announce, clearStrip, countdown, explain, notice, tell } from "/assets/notices.js";
@@ -81,6 +81,8 @@ async function begin() {
 }
 
 function follow(next, before, { typed }) {
+  // An address without a collection, as the bare page has it: the first one is meant.
+  if (!next.collection && before.collection) return begin();
   drawViews();
   title();
   const asked = ["collection", "query", "filter", "mode", "alpha", "group", "diversity", "relevant"];
@@ -178,7 +180,7 @@ function trouble(error, retry, mine = null) {
     const picture = state.parts.some((part) => part.kind === "picture") && error.code === "invalid_input";
     return show(picture ? "error.picture" : "error.query", { message: error.message }, error.message);
   }
-  show(...explain(error));
+  show(...explain(error), "", error.status === 401 ? [action("key.enter", begin, "primary")] : []);
 }
 
 let gone = false;
@@ -224,7 +226,9 @@ function show(key, values = {}, detail = "", actions = []) {
   if (detail.includes("\n") || (detail && !text.includes(detail) && !head.includes(detail))) place.append(h("pre", { text: detail }));
   if (actions.length) place.append(h("div", { class: "actions" }, ...actions));
   place.hidden = false;
-  $("#view-pictures").classList.toggle("replaced", true);
+  // The line above would speak of what isn't shown.
+  for (const id of ["#count", "#time"]) hush($(id));
+  $("#view-pictures").classList.add("replaced");
 }
 
 const action = (key, act, kind = "") => h("button", { type: "button", class: kind, t: key, on: { click: act } });
@@ -240,12 +244,12 @@ function drawState() {
   $("#time").textContent = "";
   $("#relevant-row").hidden = !hasQuery();
   if (!state.collection) {
-    line.textContent = "";
+    hush(line);
     if (here === null && !coming) show("empty.none", {}, "", [action("collection.new", openCreate, "primary")]);
     return;
   }
   if (!source) {
-    line.textContent = "";
+    hush(line);
     return;
   }
   const n = source.items.length;
@@ -253,7 +257,7 @@ function drawState() {
   if (source.kind === "browse") say(line, state.filter ? "count.filtered" : "count.items", { n: source.total ?? n });
   else say(line, source.done ? "count.hits" : "count.more", { n });
   const timed = source.kind === "search" && source.milliseconds !== undefined;
-  $("#time").textContent = timed ? t("count.time", { ms: fixed(source.milliseconds, source.milliseconds < 10 ? 1 : 0) }) : "";
+  $("#time").textContent = timed ? t("count.time", { ms: fixed(source.milliseconds, source.milliseconds < 10 ? 1 : 0) }) : here ? `· ${here.model}` : "";
   if (n) return;
   if (source.kind === "browse" && !source.filter) show("empty.collection", { name: state.collection }, "", [action("add.button", openAdd, "primary")]);
   else if (source.kind === "browse") show("empty.filter", {}, "", [action("filter.clear", () => change({ filter: "" }))]);

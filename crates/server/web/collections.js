@@ -42,7 +42,7 @@ function remembered() {
   }
 }
 
-export function switchTo(name) {
+function switchTo(name) {
   try {
     localStorage.setItem("crossmodal.collection", name);
   } catch {

@@ -61,7 +61,7 @@ function put(text) {
   input.dispatchEvent(new Event("input"));
 }
 
-export function showFilter(open, focus = true) {
+function showFilter(open, focus = true) {
   $("#filter-row").hidden = !open;
   $("#filter-button").setAttribute("aria-expanded", String(open));
   if (focus) (open ? input : $("#filter-button")).focus();

@@ -2,7 +2,7 @@
 // that has the focus stays, however far it is scrolled away.
 
 import { h, icon, iconButton } from "/assets/dom.js";
-import { currentLanguage, fixed, onLanguage, t } from "/assets/i18n.js";
+import { currentLanguage, fixed, onLanguage, t, translate } from "/assets/i18n.js";
 import { titleOf } from "/assets/search.js";
 import * as thumbnails from "/assets/thumbnails.js";
 
@@ -31,9 +31,18 @@ export class Gallery {
     grid.addEventListener("click", (event) => this.click(event));
     grid.addEventListener("focusin", (event) => this.entered(event));
     grid.addEventListener("dragstart", (event) => this.drag(event));
+    // One set of buttons for all tiles, which goes where the pointer is.
+    this.deeds = h("div", { class: "deeds", "aria-hidden": "true" }, deed("similar", "similar", "deed.similar"), deed("plus", "plus", "deed.plus"), deed("minus", "minus", "deed.minus"));
+    grid.addEventListener("pointerover", (event) => {
+      const tile = event.target.closest(".tile");
+      if (tile && this.deeds.parentElement !== tile) tile.append(this.deeds);
+    });
     addEventListener("scroll", () => this.later(), { passive: true });
     new ResizeObserver(() => this.later()).observe(grid);
-    onLanguage(() => this.redraw());
+    onLanguage(() => {
+      translate(this.deeds);
+      this.redraw();
+    });
   }
 
   show(source) {
@@ -179,10 +188,6 @@ export class Gallery {
     }
     element.append(h("div", { class: "title", text: title, title }));
     if (this.source.kind === "search") element.append(facts(item, this.source.state.mode));
-    element.append(
-      h("div", { class: "deeds", "aria-hidden": "true" },
-        deed("similar", "similar", "deed.similar"), deed("plus", "plus", "deed.plus"), deed("minus", "minus", "deed.minus")),
-    );
     return { element, image };
   }
 

@@ -50,7 +50,7 @@ export function tips(selector, describe) {
       const at = element.getBoundingClientRect();
       const size = tip.getBoundingClientRect();
       const below = at.bottom + 8 + size.height < innerHeight;
-      tip.style.left = `${Math.max(8, Math.min(innerWidth - size.width - 8, at.left + at.width / 2 - size.width / 2))}px`;
+      tip.style.left = `${Math.max(12, Math.min(innerWidth - size.width - 12, at.left + at.width / 2 - size.width / 2))}px`;
       tip.style.top = `${below ? at.bottom + 8 : at.top - size.height - 8}px`;
     }, delay);
   };

@@ -48,7 +48,7 @@ class Source {
   }
 }
 
-export class Browse extends Source {
+class Browse extends Source {
   kind = "browse";
   total = undefined;
   after = undefined;
@@ -66,7 +66,7 @@ export class Browse extends Source {
   }
 }
 
-export class Hits extends Source {
+class Hits extends Source {
   kind = "search";
   offset = 0;
   constructor(state) {

@@ -1,8 +1,8 @@
 // What the page shows, kept in the address so that back, forward, reload and shared links work. It stands behind the `#`, which
 // browsers keep to themselves: what somebody searched for doesn't end up in the logs of proxies.
 
-export const VIEWS = ["pictures", "map", "classify"];
-export const MODES = ["vector", "text", "hybrid"];
+const VIEWS = ["pictures", "map", "classify"];
+const MODES = ["vector", "text", "hybrid"];
 
 const EMPTY = {
   collection: "",
@@ -44,7 +44,7 @@ function numberOrNull(text) {
   return text === null || text === "" || !Number.isFinite(Number(text)) ? null : Number(text);
 }
 
-export function parse(hash) {
+function parse(hash) {
   const [path, search = ""] = hash.replace(/^#\/?/, "").split(/\?(.*)/s);
   const [collection = "", view = ""] = path.split("/").map(decode);
   const fields = new URLSearchParams(search);

@@ -1,8 +1,8 @@
 //! Bodies with their connection's state: requests that may stall, answers that end a request; and the answers that no handler gives.
 
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 
 use super::patience::Patience;
-use super::socket::{InFlight, Progress};
+use super::socket::InFlight;
 
 /// Sent to clients beyond the limit of connections.
 pub(super) static NO_ROOM: LazyLock<String> = LazyLock::new(|| {
@@ -51,17 +51,17 @@ pub(super) fn own_answer(status: StatusCode, code: &str, message: &str) -> Respo
 #[error("the body of the request didn't come: nothing for too long")]
 struct BodyStalled;
 
-/// The body of a request, which fails when the client stalls.
+/// The body of a request, which fails when the client stalls. It may outlive the answer, and until then there is no pause between requests.
 pub(super) struct RequestBody {
     inner: Incoming,
     patience: Patience,
-    progress: Arc<Progress>,
+    in_flight: InFlight,
     ended: bool,
 }
 
 impl RequestBody {
-    pub(super) fn new(inner: Incoming, stall: Duration, progress: Arc<Progress>) -> Self {
-        Self { inner, patience: Patience::new(stall), progress, ended: false }
+    pub(super) fn new(inner: Incoming, stall: Duration, in_flight: InFlight) -> Self {
+        Self { inner, patience: Patience::new(stall), in_flight, ended: false }
     }
 }
 
@@ -82,7 +82,7 @@ impl hyper::body::Body for RequestBody {
                 Poll::Ready(None)
             }
             Poll::Pending if this.patience.is_over(context) => {
-                this.progress.body_stalled.store(true, Ordering::Relaxed);
+                this.in_flight.0.body_stalled.store(true, Ordering::Relaxed);
                 Poll::Ready(Some(Err(BodyStalled.into())))
             }
             Poll::Pending => Poll::Pending,
@@ -101,7 +101,7 @@ impl hyper::body::Body for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if !self.ended && !self.inner.is_end_stream() {
-            self.progress.body_left.store(true, Ordering::Relaxed);
+            self.in_flight.0.body_left.store(true, Ordering::Relaxed);
         }
     }
 }

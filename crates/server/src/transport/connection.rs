@@ -111,7 +111,7 @@ fn answer(
 ) -> Answering {
     let in_flight = InFlight::start(progress);
     let (stall, counts) = (options.body_stall, Arc::clone(&options.counts));
-    let mut request = request.map(|body| Body::new(RequestBody::new(body, stall, Arc::clone(progress))));
+    let mut request = request.map(|body| Body::new(RequestBody::new(body, stall, InFlight::start(progress))));
     request.extensions_mut().insert(ConnectInfo(peer));
     Box::pin(async move {
         let mut answering = std::pin::pin!(app.oneshot(request));

@@ -9,7 +9,7 @@ mod patience;
 mod socket;
 
 use std::future::Future;
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -222,9 +222,13 @@ fn check(options: &TransportOptions) -> io::Result<()> {
 fn refuse(stream: TcpStream, peer: SocketAddr, options: &TransportOptions, refusals: &mut JoinSet<()>) {
     options.counts.refused.fetch_add(1, Ordering::Relaxed);
     tracing::debug!(%peer, limit = options.max_connections, "connection refused");
-    // The buffer of a new connection has room for it. If not, the client learns it from the end of the connection.
-    let _ = stream.try_write(bodies::NO_ROOM.as_bytes());
-    if refusals.len() < MOST_REFUSALS {
+    // Written at once and without the runtime, which doesn't know yet that a new connection can be written to. Its buffer has room; if not, the client
+    // learns from the end of the connection that there is none.
+    let Ok(mut stream) = stream.into_std() else { return };
+    let _ = stream.write_all(bodies::NO_ROOM.as_bytes());
+    if refusals.len() < MOST_REFUSALS
+        && let Ok(stream) = TcpStream::from_std(stream)
+    {
         refusals.spawn(connection::linger(stream));
     }
 }

@@ -15,7 +15,7 @@ use super::TransportOptions;
 use super::bodies::HEAD_TIMEOUT;
 use super::patience::{Patience, Timer};
 
-/// How far the requests of a connection are. Written by those who answer, read by the socket.
+/// How far the requests of a connection and their answers are. Written by those who answer, read by the socket.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     started: AtomicU64,
@@ -29,7 +29,7 @@ pub(super) struct Progress {
     pause_begins: AtomicWaker,
 }
 
-/// A request in flight, from its head until the last byte of its answer is handed over.
+/// Half of a request in flight: its body until that is read or given up, or its answer until the last byte is handed over.
 pub(super) struct InFlight(pub(super) Arc<Progress>);
 
 impl InFlight {
@@ -59,7 +59,7 @@ pub(super) enum Ending {
 
 /// The state between requests.
 struct BetweenRequests {
-    /// How many requests were finished before, which tells one pause from the next.
+    /// How many halves of requests were finished before, which tells one pause from the next.
     finished: u64,
     /// Since when nothing came, or the first byte of a head.
     since: Instant,

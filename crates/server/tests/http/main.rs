@@ -1,5 +1,6 @@
 //! The real server on loopback, with the built-in model and real collections, asked over real sockets.
 
+mod abuse;
 mod access;
 mod collections;
 mod errors;
