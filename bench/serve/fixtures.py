@@ -116,7 +116,7 @@ def collection():
         print("collection of 100,000 vectors")
         run = [settings.PROGRAM, "--quiet", "collection"]
         rows = ["import", "--vectors", settings.search_data("rows"), "--collection", settings.COLLECTION]
-        subprocess.run([*run, *rows, "--batch-size", "16384"], check=True)
+        subprocess.run([*run, *rows, "--batch-size", "4096"], check=True)
         subprocess.run([*run, "optimize", settings.COLLECTION, "--kind", "graph"], check=True)
         mark.touch()
     return settings.COLLECTION
