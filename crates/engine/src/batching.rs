@@ -50,9 +50,9 @@ pub enum Priority {
 
 /// Who hears what a batcher does; every method is optional. Called from the threads that do the work.
 pub trait BatchObserver: Send + Sync {
-    /// An input was decoded or tokenised.
-    fn prepared(&self, modality: Modality, time: Duration) {
-        let _ = (modality, time);
+    /// An input was prepared: so long it took to decode its file, and so long to resize or tokenise it.
+    fn prepared(&self, modality: Modality, decoding: Duration, preprocessing: Duration) {
+        let _ = (modality, decoding, preprocessing);
     }
 
     /// An input was taken from the queue.
@@ -296,9 +296,10 @@ impl Embedder for BatchedEmbedder {
     fn prepare(&self, input: &Input) -> Result<Prepared> {
         self.cancel.check()?;
         let start = Instant::now();
-        let prepared = self.shared.model.prepare(input);
-        self.shared.observer.prepared(input.modality, start.elapsed());
-        prepared
+        let prepared = self.shared.model.prepare(input)?;
+        let rest = start.elapsed().saturating_sub(prepared.decoding);
+        self.shared.observer.prepared(input.modality, prepared.decoding, rest);
+        Ok(prepared)
     }
 
     fn encode(&self, batch: Vec<Prepared>, cancel: &CancelToken) -> Result<Vec<Embedding>> {

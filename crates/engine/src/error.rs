@@ -57,6 +57,22 @@ pub enum Error {
     /// Something that doesn't exist.
     #[error("{0}")]
     NotFound(String),
+    /// A file that isn't what it was when its item was written.
+    #[error("{} has changed since it was indexed: {reason}; index it again", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// What tells so.
+        reason: String,
+    },
+    /// A file that can't be shown as a picture.
+    #[error("{}: {source}", path.display())]
+    Picture {
+        /// The file.
+        path: PathBuf,
+        /// What the decoder said.
+        source: crossmodal_media::Error,
+    },
     /// A query that can't be understood.
     #[error(transparent)]
     Expression(#[from] crate::search::expression::ExpressionError),
@@ -83,6 +99,7 @@ pub enum Error {
 impl Error {
     /// The broad class of this error.
     pub fn kind(&self) -> ErrorKind {
+        use crossmodal_media::ErrorKind as Media;
         use crossmodal_models::ErrorKind as Models;
         use crossmodal_store::ErrorKind as Store;
         match self {
@@ -112,7 +129,14 @@ impl Error {
             Self::Invalid(_) | Self::Expression(_) | Self::Metadata { .. } | Self::File { .. } => {
                 ErrorKind::InvalidInput
             }
-            Self::NotFound(_) => ErrorKind::NotFound,
+            Self::Picture { source, .. } => match source.kind() {
+                Media::Empty | Media::Malformed => ErrorKind::Damaged,
+                Media::UnknownFormat | Media::Unsupported => ErrorKind::Unsupported,
+                Media::TooLarge => ErrorKind::InvalidInput,
+                _ => ErrorKind::Internal,
+            },
+            // The content that was asked for doesn't exist any more.
+            Self::NotFound(_) | Self::Changed { .. } => ErrorKind::NotFound,
         }
     }
 

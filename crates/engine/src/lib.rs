@@ -37,6 +37,7 @@ pub mod projection;
 pub mod relevance;
 mod search;
 mod similarity;
+pub mod thumbnails;
 
 pub use collection::{Collection, DEFAULT_FIELD, Mode, Target};
 pub use crossmodal_models::{

@@ -1,4 +1,4 @@
-//! Measures what a picture's way from file to tensor costs, decoded in full and decoded fast, on one thread.
+//! Measures what a picture's way from file to tensor costs, decoded in full and decoded fast, and what a thumbnail costs, on one thread.
 //!
 //! `cargo run --release -p crossmodal-media --example decode_speed FILE...`
 
@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use crossmodal_media::{
     AlphaRule, CenterCrop, ColourOrder, CropRounding, DecodeLimits, DecodeMode, Filter, ImagePrep, OrientationRule,
-    PassOrder, Region, Resize, decode, resize,
+    PassOrder, Region, Resize, decode, resize, thumbnail,
 };
 
 const SIDE: u32 = 224;
+const THUMBNAIL: u32 = 440;
 const RUNS: usize = 25;
 
 /// CLIP's preparation, as Hugging Face does it.
@@ -43,13 +44,14 @@ fn main() {
             black_box(resize(&picture, size, region, exact.filter, exact.pass_order));
         };
         let pixels = exact.apply(&bytes).expect("a sound file");
-        let [decoding, cropped, whole, normalising, exactly, quickly] = best([
+        let [decoding, cropped, whole, normalising, exactly, quickly, small] = best([
             &mut || drop(black_box(decode(&bytes, &exact.limits))),
             &mut || shrink(&middle),
             &mut || shrink(&Region::whole(size.0, size.1)),
             &mut || drop(black_box(exact.normalise(&pixels))),
             &mut || drop(black_box(exact.tensor(&bytes))),
             &mut || drop(black_box(fast.tensor(&bytes))),
+            &mut || drop(black_box(thumbnail(&bytes, THUMBNAIL))),
         ]);
         println!("  decode into fresh memory {decoding:8.2} ms");
         println!("  resize and crop          {cropped:8.2} ms");
@@ -57,6 +59,7 @@ fn main() {
         println!("  normalise                {normalising:8.2} ms");
         println!("  file to tensor, exact    {exactly:8.2} ms");
         println!("  file to tensor, fast     {quickly:8.2} ms, {:.2} of exact", quickly / exactly);
+        println!("  thumbnail of {THUMBNAIL} pixels  {small:8.2} ms");
     }
 }
 

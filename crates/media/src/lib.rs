@@ -22,6 +22,7 @@ pub use decode::{decode, decode_rgb, orientation};
 pub use error::{Error, ErrorKind, Result};
 pub use format::{ImageFormat, dimensions, sniff};
 pub use picture::{Picture, PixelMode, Transparency};
+pub use pipeline::Opened;
 pub use prep::{
     AlphaRule, CenterCrop, ColourOrder, CropRounding, DecodeLimits, DecodeMode, Filter, ImagePrep, OrientationRule,
     PassOrder, PixelTensor, PrepOverrides, Resize, RgbPixels,

@@ -2,7 +2,7 @@
 
 use crossmodal_media::{
     AlphaRule, CenterCrop, ColourOrder, CropRounding, DecodeLimits, DecodeMode, Filter, ImagePrep, OrientationRule,
-    PassOrder, PrepOverrides, Resize,
+    PassOrder, PrepOverrides, Resize, decode_rgb, thumbnail,
 };
 use libjpeg_turbo_rs::{PixelFormat, Subsampling, compress};
 
@@ -126,4 +126,22 @@ fn only_fast_decoding_changes_the_fingerprint() {
                  Drop Exif Pillow13 Some(0.00392156862745098) None";
     assert_eq!(exact.fingerprint(), known);
     assert_eq!(exact.clone().with(&PrepOverrides::default()), exact);
+}
+
+#[test]
+fn thumbnails_of_reduced_jpegs_show_the_same_upright_picture() {
+    let plain = jpeg(1100, 800, PixelFormat::Rgb);
+    let limits = DecodeLimits::default();
+    for orientation in 1..=8 {
+        let file = turned(&plain, orientation);
+        let small = thumbnail(&file, 110).expect("sound");
+        let shown = decode_rgb(&small, &limits, OrientationRule::Ignore, AlphaRule::Drop).expect("sound");
+        let size = if orientation < 5 { (110, 80) } else { (80, 110) };
+        assert_eq!((shown.width, shown.height), size, "{orientation}");
+        let exact = prep(Resize::Squash { width: size.0, height: size.1 }, DecodeMode::Exact);
+        let expected = ImagePrep { filter: Filter::Bilinear, crop: None, ..exact }.apply(&file).expect("sound");
+        let sum: u64 = shown.data.iter().zip(&expected.data).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+        let mean = sum as f64 / expected.data.len() as f64;
+        assert!(mean < 3.0, "orientation {orientation}: mean difference {mean}");
+    }
 }

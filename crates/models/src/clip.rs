@@ -1,6 +1,7 @@
 //! The CLIP family: one vision transformer and one text transformer into one space, from either layout.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
 use crossmodal_media::{ImagePrep, PixelTensor, Resize};
@@ -218,6 +219,7 @@ impl ClipModel {
             cost,
             nominal_flops: self.config.text.nominal_flops(cost, self.config.embed_dim),
             truncated,
+            decoding: Duration::ZERO,
             data: Box::new(ClipData::Tokens(ids)),
         }
     }
@@ -352,13 +354,17 @@ impl Embedder for ClipModel {
         self.check_options(input)?;
         match (input.modality, &input.content) {
             (Modality::Image, Content::Bytes(bytes)) => {
-                let pixels = self.prep.tensor(bytes)?;
+                let start = Instant::now();
+                let opened = self.prep.open(bytes)?;
+                let decoding = start.elapsed();
+                let pixels = self.prep.finish(opened)?;
                 let cost = self.config.vision.positions();
                 Ok(Prepared {
                     modality: Modality::Image,
                     cost,
                     nominal_flops: self.config.vision.nominal_flops(self.config.embed_dim),
                     truncated: false,
+                    decoding,
                     data: Box::new(ClipData::Pixels(pixels)),
                 })
             }

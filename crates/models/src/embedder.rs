@@ -1,6 +1,7 @@
 //! The traits that model families give out and that everything above stands on.
 
 use std::any::Any;
+use std::time::Duration;
 
 use rayon::prelude::*;
 
@@ -49,6 +50,8 @@ pub struct Prepared {
     pub nominal_flops: f64,
     /// Whether the input was longer than the model reads and was cut.
     pub truncated: bool,
+    /// How much of the time went into decoding a file; the rest is resizing and the like. Zero where there is none.
+    pub decoding: Duration,
     /// The family's own data.
     pub(crate) data: Box<dyn Any + Send>,
 }

@@ -23,8 +23,10 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub enum Stage {
     /// Waiting for the model.
     Queue,
-    /// Decoding, resizing, tokenising.
-    Prepare,
+    /// Decoding files.
+    Decode,
+    /// Resizing, tokenising.
+    Preprocess,
     /// Running the model.
     Model,
     /// Searching a collection.
@@ -37,7 +39,8 @@ impl Stage {
     fn as_str(self) -> &'static str {
         match self {
             Self::Queue => "queue",
-            Self::Prepare => "prepare",
+            Self::Decode => "decode",
+            Self::Preprocess => "preprocess",
             Self::Model => "model",
             Self::Search => "search",
             Self::Thumbnail => "thumbnail",
@@ -193,8 +196,11 @@ impl Metrics {
 }
 
 impl BatchObserver for Metrics {
-    fn prepared(&self, modality: Modality, time: Duration) {
-        self.stage(Stage::Prepare, modality.as_str(), time);
+    fn prepared(&self, modality: Modality, decoding: Duration, preprocessing: Duration) {
+        if !decoding.is_zero() {
+            self.stage(Stage::Decode, modality.as_str(), decoding);
+        }
+        self.stage(Stage::Preprocess, modality.as_str(), preprocessing);
     }
 
     fn queued(&self, modality: Modality, time: Duration) {

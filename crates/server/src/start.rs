@@ -176,6 +176,7 @@ impl Server {
             maps: Arc::new(Maps::default()),
             classifiers: Classifiers::default(),
             thumbnails: Thumbnails::new(THUMBNAIL_BYTES),
+            thumbnail_places: State::thumbnail_places(),
             metrics,
             keys: options.keys,
             rate_limit,

@@ -40,6 +40,8 @@ pub struct State {
     pub classifiers: Classifiers,
     /// Small pictures.
     pub thumbnails: Thumbnails,
+    /// Places for making them, so that a page full of large pictures doesn't take those of searches.
+    pub thumbnail_places: Semaphore,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Who may use it; none: everybody.
@@ -74,6 +76,11 @@ pub type Shared = Arc<State>;
 impl State {
     /// Requests that are worked on at once. More than a batch holds, so that batches fill.
     pub const PLACES: usize = 96;
+
+    /// Thumbnails that are looked after at once: twice as many as are made, so that files are read meanwhile.
+    pub fn thumbnail_places() -> Semaphore {
+        Semaphore::new(2 * std::thread::available_parallelism().map_or(1, usize::from))
+    }
 
     /// The places for blocking work.
     pub fn places() -> (Arc<Semaphore>, AtomicUsize) {

@@ -80,7 +80,12 @@ fn a_collection_is_served_and_the_command_line_still_writes_to_it() {
         let asked = json!({ "query": "red apple", "k": 5 });
         let (status, answer) = server.ask("POST", "/v1/collections/fruit/search", "", &asked);
         assert_eq!(status, 200, "{answer}");
-        answer["hits"].as_array().unwrap().iter().map(|hit| hit["name"].as_str().unwrap().to_string()).collect::<Vec<_>>()
+        answer["hits"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|hit| hit["name"].as_str().unwrap().to_string())
+            .collect::<Vec<_>>()
     };
     assert_eq!(search(&server), ["1f34e.png", "1f34b.png"]);
     home.drawings("more", &["1f422.png"]);

@@ -231,6 +231,7 @@ pub async fn thumbnail_route(
     }
     let collection = state.collections.get(&name)?;
     let known = headers.get(IF_NONE_MATCH).cloned();
+    let _place = state.thumbnail_places.acquire().await.map_err(ApiError::internal)?;
     let (tag, jpeg) = state
         .run(move |state| {
             let stored = find(&collection, key)?;
