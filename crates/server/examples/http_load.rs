@@ -5,7 +5,10 @@
 //!
 //! It shares the machine with what it measures, so it does as little as it can: one thread, requests made beforehand, answers read up to their
 //! length and not looked at beyond their status. Bodies are the lines of a file, or the files of a folder in the order of their names; connections
-//! take them in turn. Requests that are sent while warming up, or answered after the end, don't count. Prints one line of JSON.
+//! take them in turn. What is answered while warming up doesn't count. Prints one line of JSON.
+//!
+//! Servers that compute many inputs together answer in bursts. So that it doesn't matter where in a burst the time begins or ends, the rate is taken
+//! from the last answer of the time for warming up to the last answer of all.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -14,7 +17,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
@@ -102,23 +105,31 @@ struct Load {
     address: String,
     requests: Vec<Vec<u8>>,
     next: Cell<usize>,
-    from: Instant,
+    start: Instant,
     until: Instant,
 }
 
 /// What one connection saw.
 #[derive(Default)]
 struct Seen {
-    /// Microseconds of each request that counts.
-    times: Vec<u32>,
-    /// Bytes of their answers.
-    bytes: u64,
+    /// Of each answer of status 200.
+    answers: Vec<Answered>,
     /// Answers with another status than 200.
     refused: u64,
     /// Connections that failed.
     failed: u64,
     /// The first failure or refusal.
     first: Option<String>,
+}
+
+/// One request that was answered.
+#[derive(Clone, Copy)]
+struct Answered {
+    /// When, in seconds from the start.
+    at: f64,
+    /// After how many milliseconds.
+    milliseconds: f64,
+    bytes: usize,
 }
 
 async fn client(load: Rc<Load>) -> Seen {
@@ -151,9 +162,12 @@ async fn connection(load: &Load, seen: &mut Seen) -> Outcome<()> {
         if answer.status != 200 {
             seen.refused += 1;
             seen.first.get_or_insert_with(|| String::from_utf8_lossy(&buffer[..buffer.len().min(600)]).into_owned());
-        } else if sent >= load.from && now <= load.until {
-            seen.times.push(u32::try_from((now - sent).as_micros()).unwrap_or(u32::MAX));
-            seen.bytes += buffer.len() as u64;
+        } else if now <= load.until {
+            seen.answers.push(Answered {
+                at: (now - load.start).as_secs_f64(),
+                milliseconds: (now - sent).as_secs_f64() * 1000.0,
+                bytes: buffer.len(),
+            });
         }
         if answer.closes {
             return Ok(());
@@ -198,43 +212,48 @@ async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Outcome<Answer>
     Ok(Answer { status, closes })
 }
 
+/// The figures of all that was seen, `warm` seconds left out at the start.
+fn figures(seen: Seen, warm: f64) -> Value {
+    let Seen { mut answers, refused, failed, first } = seen;
+    answers.sort_unstable_by(|a, b| a.at.total_cmp(&b.at));
+    let counted = answers.partition_point(|answer| answer.at <= warm);
+    let from = counted.checked_sub(1).map_or(0.0, |last| answers[last].at);
+    let until = answers.last().map_or(0.0, |last| last.at);
+    let mut times: Vec<f64> = answers[counted..].iter().map(|answer| answer.milliseconds).collect();
+    times.sort_unstable_by(f64::total_cmp);
+    let at = |share: f64| {
+        let place = (times.len().saturating_sub(1) as f64 * share).ceil() as usize;
+        times.get(place).copied().unwrap_or(0.0)
+    };
+    let rate = if times.is_empty() { 0.0 } else { times.len() as f64 / (until - from) };
+    json!({
+        "requests": times.len(), "requests_per_second": rate,
+        "p50_ms": at(0.5), "p90_ms": at(0.9), "p99_ms": at(0.99), "max_ms": at(1.0),
+        "bytes": answers[counted..].iter().map(|answer| answer.bytes).sum::<usize>(),
+        "refused": refused, "failed": failed, "first_failure": first,
+    })
+}
+
 fn run() -> Outcome<()> {
     let arguments = Arguments::read()?;
-    let from = Instant::now() + arguments.warm;
-    let load = Rc::new(Load {
-        requests: arguments.requests()?,
-        address: arguments.address,
-        next: Cell::new(0),
-        from,
-        until: from + arguments.time,
-    });
+    let requests = arguments.requests()?;
+    let start = Instant::now();
+    let until = start + arguments.warm + arguments.time;
+    let load = Rc::new(Load { address: arguments.address, requests, next: Cell::new(0), start, until });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let seen = LocalSet::new().block_on(&runtime, async {
         let clients: Vec<_> = (0..arguments.clients).map(|_| tokio::task::spawn_local(client(load.clone()))).collect();
         let mut all = Seen::default();
         for client in clients {
             let seen = client.await?;
-            all.times.extend(seen.times);
-            all.bytes += seen.bytes;
+            all.answers.extend(seen.answers);
             all.refused += seen.refused;
             all.failed += seen.failed;
             all.first = all.first.or(seen.first);
         }
         Ok::<_, tokio::task::JoinError>(all)
     })?;
-    let Seen { mut times, bytes, refused, failed, first } = seen;
-    times.sort_unstable();
-    let at = |share: f64| {
-        let place = (times.len().saturating_sub(1) as f64 * share).ceil() as usize;
-        times.get(place).map_or(0.0, |time| f64::from(*time) / 1000.0)
-    };
-    let line = json!({
-        "requests": times.len(),
-        "requests_per_second": times.len() as f64 / arguments.time.as_secs_f64(),
-        "p50_ms": at(0.5), "p90_ms": at(0.9), "p99_ms": at(0.99), "max_ms": at(1.0),
-        "bytes": bytes, "refused": refused, "failed": failed, "first_failure": first,
-    });
-    println!("{line}");
+    println!("{}", figures(seen, arguments.warm.as_secs_f64()));
     Ok(())
 }
 
