@@ -43,11 +43,13 @@ def vectors(server, way, bodies):
     return found / numpy.linalg.norm(found, axis=1, keepdims=True)
 
 
-def compare(engine, ways, bodies):
+def compare(ways, bodies):
     """The least cosine of each way with the engine, as they are and with the mean vector taken off."""
-    output = settings.SERVE / "pictures.jsonl"
-    engine.order(output=str(output))
-    truth = numpy.array([json.loads(line) for line in output.read_text().splitlines()[:COMPARED]])
+    output = settings.SERVE / "pictures.npy"
+    command = [settings.PROGRAM, "embed", *fixtures.pictures()[:COMPARED], "--output", output, "--quiet"]
+    command += ["--model", settings.hugging_face(settings.MODEL)]
+    subprocess.run([str(part) for part in command], check=True, env=servers.environment())
+    truth = numpy.load(output)
     least = {}
     for name, (server, way) in ways.items():
         found = vectors(server, way, bodies)
@@ -99,11 +101,9 @@ def measure(rounds, seconds):
         ways = {f"ours-{name}": (running["ours"], way) for name, way in OURS.items()}
         peers = {"plain": PLAIN, "plain-loop": PLAIN, "infinity": INFINITY}
         ways |= {name: (running[name], way) for name, way in peers.items() if name in running}
-        with servers.Engine() as engine:
-            engine.order(pictures=str(settings.PICTURES), batch=settings.PICTURE_BATCH)
-            least = compare(engine, ways, bodies)
-            print("  least cosines " + json.dumps(least))
-            found = [one_round(engine, ways, bodies, seconds) for _ in range(rounds)]
+        least = compare(ways, bodies)
+        print("  least cosines " + json.dumps(least))
+        found = [one_round(ways, bodies, seconds) for _ in range(rounds)]
     finally:
         for server in running.values():
             server.stop()
@@ -114,10 +114,10 @@ def measure(rounds, seconds):
     return {"least_cosines": least, "rounds": found, "ratios": ratios, "left_out": reasons}
 
 
-def one_round(engine, ways, bodies, seconds):
+def one_round(ways, bodies, seconds):
     """Every way once."""
-    one = {"index": {"requests_per_second": pipeline()}, "engine": {"requests_per_second": engine.rate(seconds)}}
+    one = {"index": {"requests_per_second": pipeline()}}
     for name, (server, (path, body, content_type)) in ways.items():
-        one[name] = server.load(path, bodies[body], settings.PICTURE_CLIENTS, seconds, content_type)
+        one[name] = server.load(path, bodies[body], settings.PICTURE_CLIENTS, seconds, content_type, warm=2.5)
     print("  " + ", ".join(f"{way} {value['requests_per_second']:.2f}/s" for way, value in one.items()), flush=True)
     return one

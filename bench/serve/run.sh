@@ -39,7 +39,7 @@ environment infinity requirements-infinity.txt || echo "Infinity can't be instal
 if [[ "$build" == yes ]]; then
     echo "== build"
     (cd "$repository" && cargo build --release -p crossmodal-cli)
-    (cd "$repository" && cargo build --release -p crossmodal-engine --example embed_worker -p crossmodal-server --example http_load)
+    (cd "$repository" && cargo build --release -p crossmodal-server --example http_load)
 fi
 "$python" "$here/fixtures.py"
 

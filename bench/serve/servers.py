@@ -154,32 +154,19 @@ def infinity():
     return Server("infinity", command, "/health", port, {"DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"})
 
 
-class Engine:
-    """Our engine in a process of its own."""
+def embed(texts, output):
+    """Seconds in which the program embeds texts and writes a file of vectors, its start included."""
+    command = [settings.PROGRAM, "embed", "-", "--model", settings.hugging_face(settings.MODEL), "--output", output, "--quiet"]
+    command += ["--batch-size", settings.TEXT_BATCH]
+    start = time.perf_counter()
+    subprocess.run([str(part) for part in command], input="\n".join(texts), text=True, check=True, env=environment())
+    return time.perf_counter() - start
 
-    def __init__(self):
-        command = [str(settings.EMBED_WORKER), str(settings.hugging_face(settings.MODEL))]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), text=True
-        )
 
-    def order(self, **order):
-        """What it answers to an order."""
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise Failed(f"the engine ended at {order}")
-        return json.loads(line)
-
-    def rate(self, seconds):
-        """Items per second over so many seconds."""
-        found = self.order(seconds=seconds)
-        return found["items"] / found["seconds"]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.stdin.close()
-        self.process.wait()
+def engine_rate(texts, count):
+    """Texts per second of the engine, without a server: what `count` texts take longer than one batch."""
+    output = settings.SERVE / "engine.npy"
+    first, rest = texts[: settings.TEXT_BATCH], texts[settings.TEXT_BATCH :]
+    many = first + [rest[place % len(rest)] for place in range(count)]
+    short = embed(first, output)
+    return count / (embed(many, output) - short)

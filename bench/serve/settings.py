@@ -19,8 +19,7 @@ CAPTIONS = SERVE / "captions.json"
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or REPOSITORY / "target")
 PROGRAM = pathlib.Path(os.environ.get("CROSSMODAL_BIN") or TARGET / "release" / "crossmodal")
 EXAMPLES = pathlib.Path(os.environ.get("CROSSMODAL_EXAMPLES") or TARGET / "release" / "examples")
-#: The engine without a server, driven over standard input; the client that loads servers.
-EMBED_WORKER = EXAMPLES / "embed_worker"
+#: The client that loads servers.
 HTTP_LOAD = EXAMPLES / "http_load"
 
 #: Python with the plain service, and Python with Infinity.
@@ -36,8 +35,8 @@ MODEL, SERVED = "vit-b-32", "clip"
 PACKAGES = ["torch", "transformers", "fastapi", "uvicorn", "pillow", "numpy"]
 
 TEXT_CLIENTS, PICTURE_CLIENTS, SEARCH_CLIENTS = 32, 16, 16
-#: Inputs that the engine computes together in its own loop: as many as clients wait at most.
-TEXT_BATCH, PICTURE_BATCH = 32, 16
+#: Texts that the engine computes together without a server: as many as clients wait at most.
+TEXT_BATCH = 32
 CAPTION_COUNT, PICTURE_COUNT = 512, 160
 WIDTH, HEIGHT = 640, 480
 #: Hits of a search.

@@ -1,6 +1,4 @@
-"""Texts over HTTP, one a request, beside the engine's own loop over the same captions in the same run."""
-
-import json
+"""Texts over HTTP, one a request, beside `crossmodal embed` over the same captions in the same run."""
 
 import numpy
 
@@ -19,11 +17,11 @@ def vector(way, answer):
     return answer["embeddings"][0]["embedding"] if way == "embed" else answer["data"][0]["embedding"]
 
 
-def compare(server, engine, bodies):
+def compare(server, bodies):
     """The least cosine between what the server and the engine give for the same captions, by route."""
-    output = settings.SERVE / "texts.jsonl"
-    engine.order(output=str(output))
-    truth = numpy.array([json.loads(line) for line in output.read_text().splitlines()[:COMPARED]])
+    output = settings.SERVE / "texts.npy"
+    servers.embed(fixtures.captions()[:COMPARED], output)
+    truth = numpy.load(output)
     least = {}
     for way, file in bodies.items():
         lines = file.read_text().splitlines()[:COMPARED]
@@ -38,16 +36,17 @@ def compare(server, engine, bodies):
 def measure(rounds, seconds):
     """Rounds of: the engine, then each route."""
     bodies = fixtures.text_bodies()
-    with servers.Engine() as engine, servers.ours_with_model() as server:
-        engine.order(texts=str(settings.CAPTIONS), batch=settings.TEXT_BATCH)
+    with servers.ours_with_model() as server:
         if server.ask("POST", PATHS["openai"], bodies["openai"].read_text().splitlines()[0])[0] == 404:
             print("  this server has no /v1/embeddings")
             del bodies["openai"]
-        least = compare(server, engine, bodies)
+        least = compare(server, bodies)
         print(f"  least cosines {least}")
-        found = []
+        captions, found = fixtures.captions(), []
+        # So many that the engine takes about as long as a load.
+        count = settings.TEXT_BATCH * max(2, round(80 * seconds / settings.TEXT_BATCH))
         for _ in range(rounds):
-            one = {"engine": {"requests_per_second": engine.rate(seconds)}}
+            one = {"engine": {"requests_per_second": servers.engine_rate(captions, count)}}
             for way, file in bodies.items():
                 one[way] = server.load(PATHS[way], file, settings.TEXT_CLIENTS, seconds)
             found.append(one)
