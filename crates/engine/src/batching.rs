@@ -160,6 +160,11 @@ impl Batcher {
         &self.shared.model
     }
 
+    /// Its limits.
+    pub fn limits(&self) -> BatchLimits {
+        self.shared.limits
+    }
+
     /// Inputs that were admitted and not yet answered.
     pub fn waiting(&self) -> usize {
         self.shared.admitted.load(Ordering::Relaxed)

@@ -38,10 +38,11 @@ pub mod relevance;
 mod search;
 mod similarity;
 pub mod thumbnails;
+pub mod upkeep;
 
 pub use collection::{Collection, DEFAULT_FIELD, Mode, Target};
 pub use crossmodal_models::{
-    CancelToken, Content, Device, Embedder, Embedding, Input, LoadOptions, Modality, ModelEvent, ModelEvents,
+    CancelToken, Content, Device, Embedder, Embedding, Input, Kept, LoadOptions, Modality, ModelEvent, ModelEvents,
     ModelInfo, Precision, ProbabilityRule, Role, SpaceId, Token, Tokenized, compute, load, load_clip, media, quantize,
     registry, source, verify,
 };

@@ -34,4 +34,4 @@ pub use load::{load, load_clip};
 pub use options::{Device, LoadOptions, Precision, default_cache_dir};
 pub use progress::{CancelToken, ModelEvent, ModelEvents};
 pub use space::{ORIGIN_KEY, SpaceId};
-pub use tokenizer::{Token, Tokenized};
+pub use tokenizer::{Kept, Token, Tokenized};

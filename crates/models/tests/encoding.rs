@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crossmodal_models::{CancelToken, ClipModel, Embedder, Error, Input, LoadOptions, Precision, load_clip};
+use crossmodal_models::{CancelToken, ClipModel, Embedder, Error, Input, Kept, LoadOptions, Precision, load_clip};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -66,7 +66,8 @@ fn ids_give_the_vector_of_their_text() {
         for text in texts() {
             let embedded = model.embed(&[Input::text(&text)]).unwrap().remove(0);
             let parts = model.tokenize(&text).unwrap().unwrap();
-            let own: Vec<u32> = parts.text_ids().into_iter().take(parts.text_limit()).collect();
+            let shortened = parts.shortened(parts.limit, Kept::Beginning).unwrap();
+            let own = shortened[1..shortened.len() - 1].to_vec();
             let ids = model.tokenizer().encode(&text).unwrap().ids;
             let padded = model.tokenizer().padded(&ids, model.tokenizer().context_length());
             for ids in [own, ids, padded] {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use crossmodal_engine::{Collection, CollectionInfo, Error, FieldInfo, IndexState, Mode};
@@ -24,6 +25,8 @@ const ENDING: &str = "cm";
 pub struct ServedCollection {
     /// The name in addresses.
     pub name: String,
+    /// A number of its own: a later collection of the same name has another.
+    pub number: u64,
     /// Its folder.
     pub folder: PathBuf,
     /// Whether it may be deleted: it lies below the server's own folder.
@@ -38,7 +41,9 @@ impl ServedCollection {
         // Uploads and searches name files by it.
         let folder = folder.canonicalize().map_err(|source| Error::Io { path: folder.clone(), source })?;
         let reader = Collection::open(&folder, &Mode::read())?;
-        Ok(Self { name, folder, removable, reader, writer: Mutex::default() })
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let number = LAST.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { name, number, folder, removable, reader, writer: Mutex::default() })
     }
 
     /// The collection opened for writing, shared with whoever writes at the moment; the right ends with the last clone.

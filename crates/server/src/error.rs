@@ -149,12 +149,16 @@ pub struct ApiError {
     pub message: String,
     /// When it's worth trying again.
     pub retry_after: Option<Duration>,
+    /// The field that is wrong, where a dialect names it.
+    pub field: Option<&'static str>,
+    /// Whether what is wrong is that there is nothing to work on, which a dialect tells apart.
+    pub empty: bool,
 }
 
 impl ApiError {
     /// An error of a code.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after: None }
+        Self { code, message: message.into(), retry_after: None, field: None, empty: false }
     }
 
     /// A body, field or parameter that can't be understood.
@@ -171,6 +175,17 @@ impl ApiError {
     pub fn internal(reason: impl std::fmt::Display) -> Self {
         tracing::error!(%reason, "internal error");
         Self::new(Code::Internal, "something went wrong inside the server; its log has more")
+    }
+
+    /// Nothing to work on.
+    pub fn empty(message: impl Into<String>) -> Self {
+        Self { empty: true, ..Self::invalid(message) }
+    }
+
+    /// The same, of a field.
+    #[must_use]
+    pub fn about(self, field: &'static str) -> Self {
+        Self { field: Some(field), ..self }
     }
 
     /// The same, worth trying again after a while.
@@ -241,6 +256,45 @@ pub struct ErrorDetail {
     pub kind: String,
 }
 
+/// An error as OpenAI's API tells it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OpenAiError {
+    /// What went wrong.
+    pub error: OpenAiErrorDetail,
+}
+
+/// What went wrong.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OpenAiErrorDetail {
+    /// What is wrong, for people.
+    pub message: String,
+    /// The broad class.
+    #[serde(rename = "type")]
+    #[schema(example = "invalid_request_error")]
+    pub kind: String,
+    /// The field that is wrong, where that is known.
+    pub param: Option<String>,
+    /// A row of the table of errors.
+    pub code: Code,
+}
+
+/// An error as text-embeddings-inference tells it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct InferenceError {
+    /// What is wrong, for people.
+    pub error: String,
+    /// `Validation`, `Empty`, `Overloaded`, `Unhealthy` or `Backend`.
+    #[schema(example = "Validation")]
+    pub error_type: String,
+}
+
+/// An error as Cohere's API tells it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CohereError {
+    /// What is wrong, for people.
+    pub message: String,
+}
+
 /// How errors are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
@@ -256,33 +310,42 @@ pub enum Dialect {
 
 impl Dialect {
     fn body(self, error: &ApiError) -> Response {
-        let (code, message) = (error.code, &error.message);
+        let (code, message) = (error.code, error.message.clone());
+        let kind = code.kind().to_string();
         match self {
-            Self::Own => {
-                let kind = code.kind().to_string();
-                Json(ErrorBody { error: ErrorDetail { code, message: message.clone(), kind } }).into_response()
+            Self::Own => Json(ErrorBody { error: ErrorDetail { code, message, kind } }).into_response(),
+            Self::OpenAi => {
+                let param = error.field.map(str::to_string);
+                Json(OpenAiError { error: OpenAiErrorDetail { message, kind, param, code } }).into_response()
             }
-            Self::OpenAi => Json(serde_json::json!({
-                "error": { "message": message, "type": code.kind(), "param": null, "code": code.as_str() }
-            }))
-            .into_response(),
             Self::TextEmbeddingsInference => {
                 let kind = match code {
                     Code::Overloaded | Code::RateLimited => "Overloaded",
                     Code::Internal | Code::Timeout => "Backend",
                     Code::Unavailable => "Unhealthy",
+                    _ if error.empty => "Empty",
                     _ => "Validation",
                 };
-                Json(serde_json::json!({ "error": message, "error_type": kind })).into_response()
+                Json(InferenceError { error: message, error_type: kind.into() }).into_response()
             }
-            Self::Cohere => Json(serde_json::json!({ "message": message })).into_response(),
+            Self::Cohere => Json(CohereError { message }).into_response(),
+        }
+    }
+
+    /// The status: that of the code, but text-embeddings-inference has another one for what it can read and won't take.
+    fn status(self, error: &ApiError) -> StatusCode {
+        match (self, error.code) {
+            (Self::TextEmbeddingsInference, Code::InvalidRequest | Code::InvalidInput) if !error.empty => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            _ => error.code.status(),
         }
     }
 
     /// The whole response.
     pub fn response(self, error: ApiError) -> Response {
         let mut response = self.body(&error);
-        *response.status_mut() = error.code.status();
+        *response.status_mut() = self.status(&error);
         if let Some(wait) = error.retry_after {
             let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -301,31 +364,15 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Writes the errors of a route as its dialect does.
+/// Writes errors as a dialect does: those of handlers, and those of the framework (no such route, another method, a body that is too large).
 pub async fn in_dialect(dialect: Dialect, request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    match response.extensions_mut().remove::<ApiError>() {
-        Some(error) => {
-            let mut told = dialect.response(error);
-            // What earlier layers added (request ids, allowances) stays.
-            for (name, value) in response.headers() {
-                if !told.headers().contains_key(name) {
-                    told.headers_mut().insert(name.clone(), value.clone());
-                }
-            }
-            told
-        }
-        None => response,
-    }
-}
-
-/// Gives errors of the framework (no such route, another method, a body that is too large) our form.
-pub async fn in_our_form(request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_string());
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        return retold(dialect.response(error), &response);
+    }
     let status = response.status();
-    let told = response.extensions().get::<ApiError>().is_some();
-    if told || !(status.is_client_error() || status.is_server_error()) || method == Method::HEAD {
+    if !(status.is_client_error() || status.is_server_error()) || method == Method::HEAD {
         return response;
     }
     let code = Code::of_status(status);
@@ -335,12 +382,19 @@ pub async fn in_our_form(request: Request, next: Next) -> Response {
         Code::TooLarge => "the body is too large".to_string(),
         _ => status.canonical_reason().unwrap_or("failed").to_lowercase(),
     };
-    let mut ours = ApiError::new(code, message).into_response();
-    if let Some(allow) = response.headers().get(header::ALLOW) {
-        ours.headers_mut().insert(header::ALLOW, allow.clone());
+    let mut told = retold(dialect.response(ApiError::new(code, message)), &response);
+    *told.status_mut() = status;
+    told
+}
+
+/// Keeps what earlier layers added: request ids, allowances, the methods that there are.
+fn retold(mut told: Response, before: &Response) -> Response {
+    for (name, value) in before.headers() {
+        if *name != header::CONTENT_LENGTH && !told.headers().contains_key(name) {
+            told.headers_mut().insert(name.clone(), value.clone());
+        }
     }
-    *ours.status_mut() = status;
-    ours
+    told
 }
 
 #[cfg(test)]
@@ -363,6 +417,39 @@ mod tests {
         let response = error.into_response();
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(response.headers()["retry-after"], "2");
+    }
+
+    #[test]
+    fn every_dialect_has_its_form() {
+        let told = |dialect: Dialect, error: ApiError| {
+            let response = dialect.response(error);
+            let status = response.status().as_u16();
+            let body = http_body_util::BodyExt::collect(response.into_body());
+            let bytes = futures_util::FutureExt::now_or_never(body).unwrap().unwrap().to_bytes();
+            (status, serde_json::from_slice::<serde_json::Value>(&bytes).unwrap())
+        };
+        let error = || ApiError::invalid("no").about("input");
+        let kind = "invalid_request_error";
+        assert_eq!(
+            told(Dialect::Own, error()),
+            (400, serde_json::json!({"error": {"code": "invalid_request", "message": "no", "type": kind}}))
+        );
+        assert_eq!(
+            told(Dialect::OpenAi, error()),
+            (
+                400,
+                serde_json::json!({"error": {"message": "no", "type": kind, "param": "input", "code": "invalid_request"}})
+            )
+        );
+        assert_eq!(
+            told(Dialect::TextEmbeddingsInference, error()),
+            (422, serde_json::json!({"error": "no", "error_type": "Validation"}))
+        );
+        assert_eq!(
+            told(Dialect::TextEmbeddingsInference, ApiError::empty("none")),
+            (400, serde_json::json!({"error": "none", "error_type": "Empty"}))
+        );
+        assert_eq!(told(Dialect::Cohere, error()), (400, serde_json::json!({"message": "no"})));
     }
 
     #[test]

@@ -62,10 +62,19 @@ impl InputValue {
     /// # Errors
     /// A text that is too long, a value that isn't base64, an address that isn't allowed or can't be fetched.
     pub fn resolve(&self, fetcher: Option<&Fetcher>) -> ApiResult<Input> {
-        match self.parts() {
-            (Modality::Text, text) => text_input(text),
-            (modality, value) => Ok(Input::new(Content::Bytes(bytes_of(value, fetcher)?.into()), modality)),
-        }
+        let (modality, value) = self.parts();
+        of_value(modality, value, fetcher)
+    }
+}
+
+/// The input that a value of a modality stands for. Blocks while an address is fetched.
+///
+/// # Errors
+/// As [`InputValue::resolve`].
+pub fn of_value(modality: Modality, value: &str, fetcher: Option<&Fetcher>) -> ApiResult<Input> {
+    match modality {
+        Modality::Text => text_input(value),
+        _ => Ok(Input::new(Content::Bytes(bytes_of(value, fetcher)?.into()), modality)),
     }
 }
 

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod body_budget;
 mod classifiers;
 mod collections;
 pub mod error;

@@ -55,7 +55,7 @@ pub fn start(format: LogFormat, level: LogLevel, colours: bool) -> Result<Loggin
     let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
     let lines = match format {
         LogFormat::Text => lines.with_ansi(colours).compact().with_filter(level).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).with_filter(level).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).with_filter(level).boxed(),
     };
     let layers = tracing_subscriber::registry().with(lines);
     #[cfg(feature = "otel")]

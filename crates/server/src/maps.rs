@@ -34,7 +34,7 @@ enum Entry {
 /// All maps, by collection and number of items.
 #[derive(Debug, Default)]
 pub struct Maps {
-    known: Mutex<HashMap<(String, usize), Entry>>,
+    known: Mutex<HashMap<(u64, usize), Entry>>,
     cancel: CancelToken,
 }
 
@@ -45,7 +45,7 @@ impl Maps {
     /// What kept the map from being computed, once; too many being computed.
     pub fn get(self: &Arc<Self>, collection: &Arc<ServedCollection>, limit: usize) -> ApiResult<MapState> {
         let change = collection.reader.info()?.change;
-        let key = (collection.name.clone(), limit);
+        let key = (collection.number, limit);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match known.get(&key) {
             Some(Entry::Ready { change: of, map }) if *of == change => return Ok(MapState::Ready(map.clone())),
@@ -85,7 +85,7 @@ impl Maps {
             Err(_) => Entry::Failed(ApiError::internal("computing a map panicked")),
         };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert((collection.name.clone(), limit), entry);
+        known.insert((collection.number, limit), entry);
     }
 
     /// Stops computing.

@@ -13,6 +13,7 @@ use crossmodal_engine::batching::BatchLimits;
 use crossmodal_engine::thumbnails::Thumbnails;
 use crossmodal_engine::{Collection, Embedder, Input, Modality, Mode};
 
+use crate::body_budget::BodyBudget;
 use crate::classifiers::Classifiers;
 use crate::collections::Collections;
 use crate::jobs::Jobs;
@@ -30,6 +31,9 @@ use crate::transport::{self, TransportOptions};
 
 /// Bytes of thumbnails that are kept in memory.
 const THUMBNAIL_BYTES: usize = 64 << 20;
+
+/// The least budget of all bodies that are received at once, in bytes. A server that takes larger bodies has room for four of them.
+const LEAST_BODIES: usize = 512 << 20;
 
 /// What is served, to whom, and within which limits.
 pub struct ServerOptions {
@@ -185,6 +189,7 @@ impl Server {
             origins,
             connections: options.transport.counts.clone(),
             max_body: options.max_body,
+            bodies: BodyBudget::new(options.max_body.saturating_mul(4).max(LEAST_BODIES)),
             max_inputs: options.max_inputs,
             timeout: options.timeout,
             warm: AtomicBool::new(false),

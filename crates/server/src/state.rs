@@ -9,6 +9,7 @@ use crossmodal_engine::thumbnails::Thumbnails;
 use crossmodal_engine::{CancelToken, Embedder};
 use tokio::sync::Semaphore;
 
+use crate::body_budget::BodyBudget;
 use crate::classifiers::Classifiers;
 use crate::collections::Collections;
 use crate::error::{ApiError, ApiResult, Code};
@@ -58,6 +59,8 @@ pub struct State {
     pub connections: Arc<TransportCounts>,
     /// Bytes of a body.
     pub max_body: usize,
+    /// Bytes of all bodies.
+    pub bodies: Arc<BodyBudget>,
     /// How long a request may take.
     pub timeout: Duration,
     /// Inputs of one request.

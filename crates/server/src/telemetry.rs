@@ -18,9 +18,9 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::{Level, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::{Layer, filter};
 use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig};
 
@@ -65,7 +65,7 @@ impl Exporter {
             .with_location(false)
             .with_threads(false)
             .with_tracked_inactivity(false)
-            .with_filter(filter::FilterExt::and(ours, LevelFilter::INFO))
+            .with_filter(ours)
     }
 }
 

@@ -53,7 +53,7 @@ async function again(page, place, names) {
   const transfer = await transferOf(page, names.slice(0, 3).map((name) => path.join(place.gallery, name)));
   await page.dispatchEvent("body", "dragenter", { dataTransfer: transfer });
   await page.dispatchEvent("#veil-add", "drop", { dataTransfer: transfer });
-  check("pictures that are there already cost nothing", await holds(page, () => /^0 pictures added|^3 pictures added/.test(document.querySelector("#add-state").textContent), null, 30_000), await page.locator("#add-work").textContent());
+  check("pictures that are there already cost nothing", await holds(page, () => document.querySelector("#add-state").textContent === "0 pictures added" && /3 (here already|copies)/.test(document.querySelector("#add-counts").textContent), null, 30_000), await page.locator("#add-work").textContent());
   await page.locator("#add-close").click();
 }
 

@@ -151,6 +151,13 @@ async function sums({ server }) {
 
 async function filters({ server }) {
   const page = await open(server);
+  await page.fill("#words", "dog + cat - - fish");
+  check("a wrong sum is pointed at", await holds(page, () => document.querySelector("#query-error pre")?.textContent.includes("^")), await page.locator("#query-error").textContent());
+  check("and the pictures stay", (await page.locator(".tile").count()) > 10);
+  await shot(page, "query-error");
+  await accessible(page, "wrong query");
+  await page.fill("#words", "");
+  check("it goes with its cause", await holds(page, () => document.querySelector("#query-error").hidden));
   await page.locator("#filter-button").click();
   await page.locator("#filter").fill("year >= and tag = a");
   check("a wrong filter is pointed at", await holds(page, () => document.querySelector("#filter-error pre")?.textContent.includes("^^^")), await page.locator("#filter-error").textContent());

@@ -65,7 +65,7 @@ async function phone({ server }) {
   await accessible(page, "phone");
   await page.fill("#words", "2:red + apple - 0.5:green");
   await page.locator("#combine").tap();
-  await holds(page, () => document.querySelector(".facts"));
+  await holds(page, () => document.querySelector(".facts") && document.querySelectorAll(".picture.loaded").length > 3);
   await shot(page, "phone-chips");
   check("phone: chips fit", await narrow());
   await page.locator("#options-button").tap();
@@ -81,11 +81,28 @@ async function phone({ server }) {
   check("phone: back closes the item", await holds(page, () => !document.querySelector("dialog.item").open));
   for (const view of ["map", "classify"]) {
     await page.locator(`[data-view="${view}"]`).last().tap();
+    if (view === "map") {
+      await holds(page, () => document.querySelector("#map-said").textContent, null, 60_000);
+      check("phone: two fingers zoom the map", await pinch(page));
+    }
     await page.waitForTimeout(700);
     await shot(page, `phone-${view}`);
     check(`phone: ${view} fits`, await narrow());
   }
   await page.closeAll();
+}
+
+async function pinch(page) {
+  const picture = () => page.evaluate(() => document.querySelector("#map").toDataURL());
+  await page.waitForTimeout(500);
+  const before = await picture();
+  const fingers = await page.context().newCDPSession(page);
+  const touch = (type, far) => fingers.send("Input.dispatchTouchEvent", { type, touchPoints: far === null ? [] : [{ x: 180 - far, y: 420, id: 1 }, { x: 180 + far, y: 420, id: 2 }] });
+  await touch("touchStart", 20);
+  for (const far of [30, 45, 60, 80]) await touch("touchMove", far);
+  await touch("touchEnd", null);
+  await page.waitForTimeout(500);
+  return (await picture()) !== before && (await page.locator("dialog.item").isHidden());
 }
 
 async function tablet({ server }) {

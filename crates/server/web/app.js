@@ -5,7 +5,7 @@ import * as api from "/assets/api.js";
 import { drawModels, initClassify, restorePicture, setPicture } from "/assets/classify.js";
 import { currentCollection, initCollections, knownModels, openCreate, refresh } from "/assets/collections.js";
 import { $, debounce, h, isTyping } from "/assets/dom.js";
-import { filterError, initFilters, learnFields } from "/assets/filters.js";
+import { complain, filterError, initFilters, learnFields } from "/assets/filters.js";
 import { Gallery } from "/assets/gallery.js";
 import { fixed, hush, number, onLanguage, say, t, translate } from "/assets/i18n.js";
 import { initItem, openItem, remove } from "/assets/item.js";
@@ -22,6 +22,10 @@ import { address, change, hasQuery, onChange, state } from "/assets/state.js";
 const PAUSE = 120;
 /** Answers that take longer than this are announced by dimming what they will replace. */
 const SLOW = 180;
+/** How long half a query may stand before it is called wrong. */
+const PATIENCE = 500;
+/** What the server's messages about pictures have in common. */
+const ABOUT_PICTURES = /picture|image|pixel|decod/i;
 /** Hits that stand out on the map where confidence doesn't choose them. */
 const STANDING_OUT = 24;
 
@@ -102,6 +106,7 @@ const searchSoon = debounce(() => search(), PAUSE);
 /** Fetches the first page of what the state asks for; whatever was on its way is dropped. */
 async function search(first = false) {
   searchSoon.cancel();
+  queryWrong.cancel();
   stopWaiting();
   coming?.close();
   coming = null;
@@ -117,6 +122,7 @@ async function search(first = false) {
     source?.close();
     [source, coming] = [mine, null];
     filterError(null);
+    queryWrong.now(null);
     clearStrip();
     learnFields(state.collection, mine.items);
     if (scrollY > $("#grid").offsetTop) scrollTo({ top: 0 });
@@ -155,6 +161,9 @@ async function more() {
   drawState();
 }
 
+/** While somebody is typing, half a query is no mistake: it is left alone for a moment. What was found before stays. */
+const queryWrong = debounce((message) => complain($("#query-error"), $("#words"), message), PATIENCE);
+
 /** What to do about a failure: wait, wait for the server, or say what is wrong where it is. */
 function trouble(error, retry, mine = null) {
   if (error instanceof PictureMissing) {
@@ -167,8 +176,7 @@ function trouble(error, retry, mine = null) {
   }
   if (error.code === "unreachable") return; // contact() does the rest.
   if (mine) drawState();
-  if (error.status === 404 && mine) {
-    source = null;
+  if (error.status === 404 && !currentCollection()) {
     blank();
     return show("empty.collection404", { name: state.collection });
   }
@@ -176,10 +184,10 @@ function trouble(error, retry, mine = null) {
     announce("filter.wrong");
     return;
   }
-  if (error.status === 400) {
-    const picture = state.parts.some((part) => part.kind === "picture") && error.code === "invalid_input";
-    return show(picture ? "error.picture" : "error.query", { message: error.message }, error.message);
+  if (error.code === "invalid_input" && state.parts.some((part) => part.kind === "picture") && ABOUT_PICTURES.test(error.message)) {
+    return show("error.picture", { message: error.message }, error.message);
   }
+  if (mine && [400, 404].includes(error.status)) return queryWrong(error.message);
   show(...explain(error), "", error.status === 401 ? [action("key.enter", begin, "primary")] : []);
 }
 
@@ -243,6 +251,7 @@ function drawState() {
   $("#more").hidden = true;
   $("#time").textContent = "";
   $("#relevant-row").hidden = !hasQuery();
+  $(".choices").hidden = !state.collection;
   if (!state.collection) {
     hush(line);
     if (here === null && !coming) show("empty.none", {}, "", [action("collection.new", openCreate, "primary")]);

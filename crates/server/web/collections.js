@@ -10,6 +10,8 @@ import { change, onChange, state } from "/assets/state.js";
 let all = [];
 let models = [];
 let openAdd;
+/** Whether the server has been heard; before, nothing is known of its collections. */
+let heard = false;
 
 export const currentCollection = () => all.find((one) => one.name === state.collection) ?? null;
 export const knownModels = () => models;
@@ -29,6 +31,7 @@ export function initCollections(actions) {
 /** Asks for the collections and the models anew. If the address names no collection, the first is shown. */
 export async function refresh() {
   [all, models] = await Promise.all([api.collections(), models.length ? models : api.models()]);
+  heard = true;
   if (!state.collection && all.length) change({ collection: remembered() ?? all[0].name }, { replace: true });
   draw();
 }
@@ -55,6 +58,7 @@ function switchTo(name) {
 function draw() {
   const here = currentCollection();
   const button = $("#collection-button");
+  button.hidden = !heard;
   if (state.collection) hush($(".name", button), state.collection);
   else say($(".name", button), "collection.none");
   hush($(".count", button), here ? number(here.items) : "");
@@ -69,7 +73,7 @@ function draw() {
 }
 
 function row(one) {
-  const facts = [t("collection.items", { n: one.items }), one.model, bytes(one.bytes ?? 0)].filter(Boolean).join(" · ");
+  const facts = [t("collection.items", { n: one.items }), one.model, one.searchable === false ? t("collection.asleep") : bytes(one.bytes ?? 0)].filter(Boolean).join(" · ");
   const current = one.name === state.collection;
   const choose = h("button", {
     type: "button", class: "choice", "aria-current": current ? "true" : null,

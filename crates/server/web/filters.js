@@ -113,17 +113,20 @@ export function literal(value) {
 
 /** Shows what the server found wrong, its pointer included; `null` takes it away. Answers whether it was about the filter. */
 export function filterError(message) {
-  const place = $("#filter-error");
   const about = message !== null && state.filter !== "" && ABOUT.test(message);
-  place.hidden = !about;
-  if (about) {
-    input.setAttribute("aria-invalid", "true");
-    const [first, ...pointer] = message.replace(ABOUT, "").split("\n");
-    place.replaceChildren(h("p", { text: first }));
-    if (pointer.length) place.append(h("pre", { text: unindent(pointer).join("\n") }));
-    showFilter(true, false);
-  } else input.removeAttribute("aria-invalid");
+  complain($("#filter-error"), input, about ? message.replace(ABOUT, "") : null);
+  if (about) showFilter(true, false);
   return about;
+}
+
+/** Shows below a field what is wrong with it, the server's pointer on lines of its own; `null` takes it away. */
+export function complain(place, field, message) {
+  place.hidden = message === null;
+  if (message === null) return field.removeAttribute("aria-invalid");
+  field.setAttribute("aria-invalid", "true");
+  const [first, ...pointer] = message.split("\n");
+  place.replaceChildren(h("p", { text: first }));
+  if (pointer.length) place.append(h("pre", { text: unindent(pointer).join("\n") }));
 }
 
 function unindent(lines) {

@@ -99,7 +99,7 @@ async function load() {
     for (;;) {
       const answer = await api.map(collection, LIMIT, signal);
       if (answer.state === "ready") {
-        data = { ...answer, collection };
+        data = { ...answer, x: spread(answer.x), y: spread(answer.y), collection };
         break;
       }
       note.hidden = false;
@@ -120,6 +120,13 @@ async function load() {
     empty(...explain(error));
     note.hidden = false;
   }
+}
+
+/** Stretches coordinates over -1..1: what matters is what lies by what, and the window is there to be used. */
+function spread(values) {
+  const least = values.reduce((a, b) => Math.min(a, b), Infinity);
+  const most = values.reduce((a, b) => Math.max(a, b), -Infinity);
+  return values.map((value) => (most > least ? ((value - least) / (most - least)) * 2 - 1 : 0));
 }
 
 function empty(key, values) {
@@ -180,8 +187,9 @@ function paint() {
   const radius = Math.max(2, Math.min(5, 2 + Math.log2(eye.zoom + 1)));
   const places = size ? room(seen, size) : new Set();
   queue = [];
-  for (const point of seen) if (!places.has(point)) dot(point, radius);
+  for (const point of seen) if (!places.has(point) && !point.hit) dot(point, radius);
   for (const point of seen) if (places.has(point)) tile(point, size, radius);
+  for (const point of seen) if (!places.has(point) && point.hit) dot(point, radius);
   if (pointed >= 0) ring(pointed, places, size, radius);
   if (byKeys && document.activeElement === canvas) crosshair(width, height);
   fetchMore();
@@ -190,7 +198,7 @@ function paint() {
 /** How large pictures may be: what each point has of the window on average, a little less as points cluster. */
 function pictureSize(seen, width, height) {
   if (!seen.length) return 0;
-  const size = Math.sqrt((width * height) / seen.length) * 0.72;
+  const size = Math.sqrt((width * height) / seen.length) * 0.66;
   return size < LEAST_PICTURE ? 0 : Math.min(MOST_PICTURE, size);
 }
 
@@ -239,7 +247,12 @@ function tile(point, size, radius) {
   const side = size - 6;
   const shrink = side / Math.max(picture.width, picture.height);
   const [width, height] = [picture.width * shrink, picture.height * shrink];
-  context.globalAlpha = hits.size && !point.hit ? 0.35 : 1;
+  if (hits.size && !point.hit) {
+    // Faded, but not so that points below shine through.
+    context.fillStyle = colours.paper;
+    context.fillRect(point.x - width / 2, point.y - height / 2, width, height);
+    context.globalAlpha = 0.35;
+  }
   context.drawImage(picture, point.x - width / 2, point.y - height / 2, width, height);
   context.globalAlpha = 1;
   if (point.hit) {

@@ -11,7 +11,7 @@ mod tokens;
 mod vocabulary;
 
 pub use clean::Clean;
-pub use tokens::{Token, Tokenized};
+pub use tokens::{Kept, Token, Tokenized};
 
 use crate::config::OpenClipTokenizer;
 use crate::error::{Error, Result};

@@ -1,22 +1,26 @@
 //! All routes, what stands before each of them, and their description.
 
+mod cohere;
 mod collections;
+mod dialect;
 mod embed;
 mod items;
 mod jobs;
 mod map;
+mod openai;
 mod page;
 mod plain;
 mod search;
 mod service;
+mod text_embeddings;
 
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::Method;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
-use axum::middleware::{from_fn, from_fn_with_state};
-use axum::response::{IntoResponse, Redirect};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use tower_http::cors::CorsLayer;
@@ -28,7 +32,8 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::access;
-use crate::error::{ApiError, ErrorBody, in_our_form};
+use crate::body_budget::within_budget;
+use crate::error::{ApiError, ErrorBody, in_dialect};
 use crate::linger::linger;
 use crate::safety::origin::Origins;
 use crate::state::Shared;
@@ -85,6 +90,7 @@ pub(crate) enum Errors {
         (name = "Collections", description = "Collections and searches"),
         (name = "Items", description = "What is in a collection"),
         (name = "Jobs", description = "Long work"),
+        (name = "Dialects", description = "Routes of other servers, for their clients: OpenAI (with pictures as Jina and Infinity send them), text-embeddings-inference, Cohere; errors in their forms"),
         (name = "Plain", description = "Three plain endpoints; vectors as the model makes them"),
         (name = "Service", description = "Health and metrics")
     ),
@@ -132,6 +138,14 @@ fn readable() -> OpenApiRouter<Shared> {
         .routes(routes!(plain::text_route))
         .routes(routes!(plain::image_route))
         .routes(routes!(plain::similarity_route))
+        .routes(routes!(openai::embeddings_route))
+        .routes(routes!(text_embeddings::embed_route))
+        .routes(routes!(text_embeddings::info_route))
+        .routes(routes!(text_embeddings::tokenize_route))
+        .routes(routes!(text_embeddings::rerank_route))
+        .routes(routes!(cohere::embed_route))
+        .routes(routes!(cohere::rerank_route))
+        .routes(routes!(cohere::rerank_v1_route))
 }
 
 /// Routes that a key needs the scope `write` for.
@@ -146,7 +160,10 @@ fn writable() -> OpenApiRouter<Shared> {
 
 /// Routes that anybody may see.
 fn open() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(service::live_route)).routes(routes!(service::ready_route))
+    OpenApiRouter::new()
+        .routes(routes!(service::live_route))
+        .routes(routes!(service::ready_route))
+        .routes(routes!(service::health_route))
 }
 
 /// The whole application.
@@ -159,6 +176,8 @@ pub fn router(state: &Shared) -> Router {
     // Ids of models may have slashes, and names with accents reach us in several spellings: what descriptions can't say.
     let more = Router::new()
         .route("/v1/models/{*id}", get(service::model_route))
+        // Infinity, and text-embeddings-inference besides, serve it without a version.
+        .route("/embeddings", post(openai::embeddings_route))
         .route("/similarit%C3%A9", post(plain::similarity_fr_route))
         .route("/similarit%c3%a9", post(plain::similarity_fr_route))
         .route("/similarité", post(plain::similarity_fr_route))
@@ -166,7 +185,6 @@ pub fn router(state: &Shared) -> Router {
         .layer(guarded(access::Scope::Read));
     let pages = Router::new()
         .route("/openapi.json", get(move || async move { Json(json) }))
-        .route("/health", get(|| async { Redirect::permanent("/health/live") }))
         .merge(SwaggerUi::new("/docs").config(Config::from("/openapi.json").try_it_out_enabled(true)))
         .merge(page::router());
     router
@@ -174,8 +192,9 @@ pub fn router(state: &Shared) -> Router {
         .merge(pages)
         .fallback(no_such_route)
         .layer(DefaultBodyLimit::max(state.max_body))
-        .layer(from_fn(in_our_form))
+        .layer(from_fn_with_state(state.bodies.clone(), within_budget))
         .layer(from_fn_with_state(state.clone(), access::timeout))
+        .layer(from_fn(in_its_dialect))
         .layer(cors(&state.origins))
         .layer(from_fn_with_state(state.clone(), access::account))
         .layer(from_fn(linger))
@@ -194,6 +213,11 @@ fn cors(origins: &Origins) -> CorsLayer {
     }
     let allowed: Vec<HeaderValue> = origins.allowed().iter().filter_map(|origin| origin.parse().ok()).collect();
     if allowed.is_empty() { CorsLayer::new() } else { layer.allow_origin(allowed) }
+}
+
+/// Writes errors as the clients of the route expect them.
+async fn in_its_dialect(request: Request, next: Next) -> Response {
+    in_dialect(dialect::of_request(&request), request, next).await
 }
 
 async fn no_such_route(request: Request) -> impl IntoResponse {

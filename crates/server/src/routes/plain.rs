@@ -2,16 +2,16 @@
 //!
 //! Unlike all others they return vectors as the model makes them, un-normalised, and the model's scaled logit.
 
-use axum::extract::{FromRequest as _, Request, State as Shared};
-use axum::response::{IntoResponse, Response};
+use axum::extract::State as Shared;
 use crossmodal_engine::{Input, Modality};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Errors;
 use super::embed::embed;
-use crate::error::{ApiError, ApiResult};
-use crate::extract::{ApiJson, Form};
+use super::text_embeddings::{SentenceSimilarityRequest, sentence_similarity};
+use crate::error::{ApiError, ApiResult, InferenceError};
+use crate::extract::{ApiJson, Body, Form};
 use crate::inputs;
 use crate::state::Shared as SharedState;
 
@@ -148,12 +148,35 @@ pub async fn similarity_fr_route(
     Ok(ApiJson(PlainSimilarityFr { similarity: logit(&state, &form).await? }))
 }
 
+/// The answers of `/similarity`.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum SimilarityAnswers {
+    /// To a form: the model's scaled logit.
+    Plain(PlainSimilarity),
+    /// To JSON: cosines.
+    Cosines(Vec<f32>),
+}
+
 /// The scaled logit of a text and a picture sent as a form.
+///
+/// JSON makes it the route of text-embeddings-inference: cosines of a sentence with others, and errors in that server's form.
 #[utoipa::path(
-    post, path = "/similarity", operation_id = "plain_similarity", tag = "Plain", request_body(content = PlainPair, content_type = "multipart/form-data"),
-    responses((status = 200, description = "The logit", body = PlainSimilarity), Errors)
+    post, path = "/similarity", operation_id = "plain_similarity", tag = "Plain",
+    request_body(content((PlainPair = "multipart/form-data"), (SentenceSimilarityRequest = "application/json"))),
+    responses(
+        (status = 200, description = "The logit, or cosines", body = SimilarityAnswers),
+        (status = 422, description = "JSON that can be read but not answered", body = InferenceError),
+        Errors
+    )
 )]
-pub async fn similarity_route(Shared(state): Shared<SharedState>, request: Request) -> ApiResult<Response> {
-    let form = Form::from_request(request, &()).await?;
-    Ok(ApiJson(PlainSimilarity { similarity: logit(&state, &form).await? }).into_response())
+pub async fn similarity_route(
+    Shared(state): Shared<SharedState>,
+    body: Body<SentenceSimilarityRequest>,
+) -> ApiResult<ApiJson<SimilarityAnswers>> {
+    let answer = match body {
+        Body::Form(form) => SimilarityAnswers::Plain(PlainSimilarity { similarity: logit(&state, &form).await? }),
+        Body::Json(request) => SimilarityAnswers::Cosines(sentence_similarity(&state, request).await?.0),
+    };
+    Ok(ApiJson(answer))
 }

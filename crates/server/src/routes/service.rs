@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use utoipa::ToSchema;
 
 use super::Errors;
-use crate::error::{ApiError, ApiResult, Code};
+use crate::error::{ApiError, ApiResult, Code, InferenceError};
 use crate::extract::{ApiJson, ApiPath};
 use crate::metrics::{self, ModelLabels};
 use crate::models::ServedModel;
@@ -174,6 +174,18 @@ pub async fn ready_route(Shared(state): Shared<SharedState>) -> ApiResult<ApiJso
         return Err(ApiError::new(Code::Unavailable, "models are being loaded"));
     }
     Ok(ok())
+}
+
+/// The same as `/health/ready`, where text-embeddings-inference has it.
+#[utoipa::path(
+    get, path = "/health", operation_id = "health", tag = "Service",
+    responses(
+        (status = 200, description = "It is ready", body = HealthAnswer),
+        (status = 503, description = "It is starting or stopping", body = InferenceError)
+    )
+)]
+pub async fn health_route(state: Shared<SharedState>) -> ApiResult<ApiJson<HealthAnswer>> {
+    ready_route(state).await
 }
 
 /// Counters and times for Prometheus.

@@ -3,6 +3,7 @@
 mod abuse;
 mod access;
 mod collections;
+mod dialects;
 mod errors;
 mod jobs;
 mod models;
