@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 
 import numpy
 
@@ -46,9 +45,7 @@ def vectors(server, way, bodies):
 def compare(ways, bodies):
     """The least cosine of each way with the engine, as they are and with the mean vector taken off."""
     output = settings.SERVE / "pictures.npy"
-    command = [settings.PROGRAM, "embed", *fixtures.pictures()[:COMPARED], "--output", output, "--quiet"]
-    command += ["--model", settings.hugging_face(settings.MODEL)]
-    subprocess.run([str(part) for part in command], check=True, env=servers.environment())
+    servers.program("embed", *fixtures.pictures()[:COMPARED], "--output", output)
     truth = numpy.load(output)
     least = {}
     for name, (server, way) in ways.items():
@@ -61,18 +58,14 @@ def compare(ways, bodies):
 
 
 def pipeline():
-    """Pictures per second of `crossmodal index` over the same files, its model being loaded."""
+    """`crossmodal index` over the same files, its model being loaded; the processor time is that of the whole process."""
     folder = settings.SERVE / "indexed"
     shutil.rmtree(folder, ignore_errors=True)
-    command = [settings.PROGRAM, "index", settings.PICTURES, "--collection", folder, "--json", "--quiet"]
-    command += ["--model", settings.hugging_face(settings.MODEL)]
-    shown = subprocess.run(
-        [str(part) for part in command], check=True, capture_output=True, text=True, env=servers.environment()
-    )
-    report = json.loads(shown.stdout)
+    shown, _, used = servers.program("index", settings.PICTURES, "--collection", folder, "--json")
     shutil.rmtree(folder, ignore_errors=True)
+    report = json.loads(shown)
     assert report["embedded"] == settings.PICTURE_COUNT, report
-    return report["embedded"] / report["seconds"]
+    return {"requests_per_second": report["embedded"] / report["seconds"], "cpu_ms": 1000 * used / report["embedded"]}
 
 
 def started(starts):
@@ -116,7 +109,7 @@ def measure(rounds, seconds):
 
 def one_round(ways, bodies, seconds):
     """Every way once."""
-    one = {"index": {"requests_per_second": pipeline()}}
+    one = {"index": pipeline()}
     for name, (server, (path, body, content_type)) in ways.items():
         one[name] = server.load(path, bodies[body], settings.PICTURE_CLIENTS, seconds, content_type, warm=2.5)
     print("  " + ", ".join(f"{way} {value['requests_per_second']:.2f}/s" for way, value in one.items()), flush=True)

@@ -3,6 +3,7 @@
 import datetime
 import json
 import statistics
+import subprocess
 
 import machine
 import samples
@@ -70,17 +71,26 @@ def bars(everything):
 
 def ways(part):
     """Medians of every way of a part."""
-    lines = ["| way | a second | p50, ms | p99, ms | server's share of the processors | client's share | errors |", "|---" * 7 + "|"]
+    lines = ["| way | a second | processor time of each, ms | p50, ms | p99, ms | server's share of the processors | client's share | errors |", "|---" * 8 + "|"]
     for way in part["rounds"][0]:
         found = [one[way] for one in part["rounds"]]
         middle = {key: statistics.median(one[key] for one in found) for key in found[0] if isinstance(found[0][key], (int, float))}
         cells = [shown(three([one["requests_per_second"] for one in found]))]
+        cells.append(f"{middle['cpu_ms']:.2f}" if "cpu_ms" in middle else "")
         if "p50_ms" in middle:
             cells += [f"{middle['p50_ms']:.1f}", f"{middle['p99_ms']:.1f}"]
             cells += [f"{middle['server_cpu']:.0%}", f"{middle['client_cpu']:.0%}"]
             cells += [str(sum(one["refused"] + one["failed"] for one in found))]
-        lines.append(f"| {way} | " + " | ".join(cells + [""] * (6 - len(cells))) + " |")
+        lines.append(f"| {way} | " + " | ".join(cells + [""] * (7 - len(cells))) + " |")
     return lines
+
+
+def infinity():
+    """Versions of Infinity and of what it runs on."""
+    names = ["infinity_emb", "torch", "transformers"]
+    code = f"import importlib.metadata as m; print(', '.join(f'{{name}} {{m.version(name)}}' for name in {names}))"
+    shown = subprocess.run([settings.INFINITY.with_name("python"), "-c", code], capture_output=True, text=True, check=False)
+    return shown.stdout.strip() or "not installed"
 
 
 def write(quick):
@@ -89,10 +99,11 @@ def write(quick):
     date = datetime.date.today().isoformat()
     described = machine.describe()
     lines = [f"# The server beside its engine and other servers, {date}", ""]
-    lines += [f"- Machine: {described['machine']}", f"- Versions: {described['versions']}"]
+    lines += [f"- Machine: {described['machine']}", f"- Versions: {described['versions']}; Infinity: {infinity()}"]
     measured = {name: part["measured"] for name, part in everything.items()}
     lines += ["- Commit: " + ", ".join(f"{name} {when['commit']} ({when['time']})" for name, when in measured.items())]
-    lines += ["- Random weights, ViT-B/32 in fp32, 2 threads. Made by `bench/serve/run.sh`; medians of the rounds, least and largest in brackets.", ""]
+    lines += ["- Random weights, ViT-B/32 in fp32, 2 threads. Made by `bench/serve/run.sh`; medians of the rounds, least and largest in brackets."]
+    lines += [""]
     lines += ["## What is demanded", "", *bars(everything), ""]
     for name, part in everything.items():
         lines += [f"## {name.capitalize()}", "", *ways(part), ""]

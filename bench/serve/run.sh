@@ -43,15 +43,9 @@ if [[ "$build" == yes ]]; then
 fi
 "$python" "$here/fixtures.py"
 
-overload() {
-    [[ -f "$here/overload.py" ]] || return 0
-    echo "== overload"
-    "$python" "$here/overload.py" "$@"
-}
-
 case "$part" in
     setup) ;;
-    overload) overload "${arguments[@]}" ;;
-    all) "$python" "$here/main.py" all "${arguments[@]}"; overload ;;
+    overload) exec "$python" "$here/survive.py" "${arguments[@]}" ;;
+    all) "$python" "$here/main.py" all "${arguments[@]}"; "$python" "$here/survive.py" ;;
     *) exec "$python" "$here/main.py" "$part" "${arguments[@]}" ;;
 esac

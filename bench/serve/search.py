@@ -1,6 +1,5 @@
 """Searches over HTTP with the vector in the body: requests a second, times, the load client's share, recall."""
 
-import json
 import shutil
 
 import numpy
@@ -27,9 +26,7 @@ def wrk(server, path, bodies, seconds):
     """What wrk measures: one thread, for two would take both processors from the server."""
     command = ["wrk", "--threads", 1, "--connections", settings.SEARCH_CLIENTS, "--duration", f"{seconds:.0f}s"]
     command += ["--script", settings.HERE / "wrk.lua", f"http://127.0.0.1:{server.port}{path}", "--", bodies]
-    found = server.timed(command)
-    line = next(line for line in found.pop("output").splitlines() if line.startswith("{"))
-    return {**json.loads(line), **found}
+    return server.timed(command)
 
 
 def measure(rounds, seconds):

@@ -87,11 +87,10 @@ class Server:
         """What `http_load` measures, with the processor time of client and server as shares of the whole machine."""
         command = [settings.HTTP_LOAD, "--address", f"127.0.0.1:{self.port}", "--path", path, "--type", content_type]
         command += ["--bodies", bodies, "--clients", clients, "--seconds", seconds, "--warm", warm]
-        found = self.timed(command)
-        return {**json.loads(found.pop("output")), **found}
+        return self.timed(command)
 
     def timed(self, command):
-        """Runs a client to its end: its output, and the processor time of both as shares of the machine."""
+        """Runs a client to its end: the JSON it prints, the processor time of both as shares of the machine, and the server's for each answer."""
         before, start = cpu_seconds(self.watched), time.perf_counter()
         client = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True)
         output = client.stdout.read()
@@ -101,8 +100,10 @@ class Server:
         if client.returncode:
             raise Failed(f"{command[0]} ended with {client.returncode}")
         whole = (time.perf_counter() - start) * os.cpu_count()
-        mine = usage.ru_utime + usage.ru_stime
-        return {"output": output, "client_cpu": mine / whole, "server_cpu": (cpu_seconds(self.watched) - before) / whole}
+        used = cpu_seconds(self.watched) - before
+        found = json.loads(next(line for line in output.splitlines() if line.startswith("{")))
+        shares = {"client_cpu": (usage.ru_utime + usage.ru_stime) / whole, "server_cpu": used / whole}
+        return {**found, **shares, "cpu_ms": 1000 * used / max(1, found["answered"])}
 
     def stop(self):
         """Ends it by its process id."""
@@ -154,19 +155,26 @@ def infinity():
     return Server("infinity", command, "/health", port, {"DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"})
 
 
+def program(*arguments, words=None):
+    """Runs our program to its end: what it prints, the seconds, and the seconds of processor time."""
+    before, start = os.times(), time.perf_counter()
+    command = [str(part) for part in [settings.PROGRAM, *arguments, "--model", settings.hugging_face(settings.MODEL), "--quiet"]]
+    shown = subprocess.run(command, input=words, text=True, check=True, stdout=subprocess.PIPE, env=environment())
+    seconds, after = time.perf_counter() - start, os.times()
+    used = after.children_user - before.children_user + after.children_system - before.children_system
+    return shown.stdout, seconds, used
+
+
 def embed(texts, output):
-    """Seconds in which the program embeds texts and writes a file of vectors, its start included."""
-    command = [settings.PROGRAM, "embed", "-", "--model", settings.hugging_face(settings.MODEL), "--output", output, "--quiet"]
-    command += ["--batch-size", settings.TEXT_BATCH]
-    start = time.perf_counter()
-    subprocess.run([str(part) for part in command], input="\n".join(texts), text=True, check=True, env=environment())
-    return time.perf_counter() - start
+    """Seconds in which the program embeds texts and writes a file of vectors, its start included; and seconds of processor time."""
+    words = "\n".join(texts)
+    return program("embed", "-", "--output", output, "--batch-size", settings.TEXT_BATCH, words=words)[1:]
 
 
-def engine_rate(texts, count):
-    """Texts per second of the engine, without a server: what `count` texts take longer than one batch."""
+def engine(texts, count):
+    """The engine without a server: what `count` texts take longer than one batch."""
     output = settings.SERVE / "engine.npy"
     first, rest = texts[: settings.TEXT_BATCH], texts[settings.TEXT_BATCH :]
     many = first + [rest[place % len(rest)] for place in range(count)]
-    short = embed(first, output)
-    return count / (embed(many, output) - short)
+    short, long = embed(first, output), embed(many, output)
+    return {"requests_per_second": count / (long[0] - short[0]), "cpu_ms": 1000 * (long[1] - short[1]) / count}

@@ -46,7 +46,7 @@ def measure(rounds, seconds):
         # So many that the engine takes about as long as a load.
         count = settings.TEXT_BATCH * max(2, round(80 * seconds / settings.TEXT_BATCH))
         for _ in range(rounds):
-            one = {"engine": {"requests_per_second": servers.engine_rate(captions, count)}}
+            one = {"engine": servers.engine(captions, count)}
             for way, file in bodies.items():
                 one[way] = server.load(PATHS[way], file, settings.TEXT_CLIENTS, seconds)
             found.append(one)

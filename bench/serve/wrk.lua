@@ -24,8 +24,8 @@ end
 function done(summary, latency, requests)
    local errors = summary.errors
    io.write(string.format(
-      '{"requests": %d, "requests_per_second": %.1f, "p50_ms": %.3f, "p90_ms": %.3f, "p99_ms": %.3f, "max_ms": %.3f, "bytes": %d, "refused": %d, "failed": %d}\n',
-      summary.requests, summary.requests / summary.duration * 1e6,
+      '{"answered": %d, "requests": %d, "requests_per_second": %.1f, "p50_ms": %.3f, "p90_ms": %.3f, "p99_ms": %.3f, "max_ms": %.3f, "bytes": %d, "refused": %d, "failed": %d}\n',
+      summary.requests, summary.requests, summary.requests / summary.duration * 1e6,
       latency:percentile(50) / 1e3, latency:percentile(90) / 1e3, latency:percentile(99) / 1e3, latency.max / 1e3,
       summary.bytes, errors.status, errors.connect + errors.read + errors.write + errors.timeout))
 end

@@ -227,7 +227,7 @@ fn figures(seen: Seen, warm: f64) -> Value {
     };
     let rate = if times.is_empty() { 0.0 } else { times.len() as f64 / (until - from) };
     json!({
-        "requests": times.len(), "requests_per_second": rate,
+        "answered": answers.len(), "requests": times.len(), "requests_per_second": rate,
         "p50_ms": at(0.5), "p90_ms": at(0.9), "p99_ms": at(0.99), "max_ms": at(1.0),
         "bytes": answers[counted..].iter().map(|answer| answer.bytes).sum::<usize>(),
         "refused": refused, "failed": failed, "first_failure": first,
