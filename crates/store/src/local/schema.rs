@@ -21,9 +21,6 @@ pub(super) const ITEM_TABLES_VERSION: i64 = 2;
 const CHECKPOINT_PAGES: i64 = 4_000;
 /// Memory for pages of the database that the writer may take.
 const WRITER_CACHE_KIB: i64 = 64 << 10;
-/// The same of a connection for reading, at most. The rows of hits lie all over: with SQLite's 2 MiB, a search among 100,000 items read
-/// eighteen pages from the system for ten hits.
-const READER_CACHE_KIB: i64 = 32 << 10;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// `vectors` names each row of each vector file once. A live row has an item; a dead one has none and the number of
@@ -208,7 +205,6 @@ pub(super) fn open_reader(layout: &Layout) -> Result<Connection, StoreError> {
 fn open_and_read(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     configure(&connection)?;
-    connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
     // SQLite opens its files at the first statement that reads.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
     Ok(connection)
