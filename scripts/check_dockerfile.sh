@@ -3,7 +3,7 @@
 #
 #   scripts/check_dockerfile.sh                      # everything, a release build included
 #   scripts/check_dockerfile.sh --program FILE       # takes FILE for what the builder would have made: tries the rest
-#   scripts/check_dockerfile.sh --keep FOLDER        # keeps the fresh Debian systems there for the next time
+#   scripts/check_dockerfile.sh --keep FOLDER        # keeps fresh Debian systems and build caches there for the next time
 #   scripts/check_dockerfile.sh --features otel      # as docker build --build-arg FEATURES=otel
 #
 # What it does: each stage's instructions run in a Debian system of its own, made with debootstrap, in the order of the file, with
@@ -29,8 +29,15 @@ done
 
 work=$(mktemp --directory --tmpdir="${CROSSMODAL_CHECK_FOLDER:-/var/tmp}" check-dockerfile.XXXXXX)
 trap 'rm -rf --one-file-system "$work"' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-# Not `exec`: the folder is removed once the namespace, and with it each mount below the folder, is gone.
+# Not `exec`: the folder is removed once the namespaces are gone, and with them each mount below it.
 unshare --mount --propagation private --pid --fork --kill-child --mount-proc \
-    python3 scripts/dockerfile.py --work "$work" "$@"
+    python3 scripts/dockerfile.py --work "$work" "$@" &
+inner=$!
+# unshare lets nothing but SIGKILL end it, and takes everything inside along.
+stop() {
+    kill -KILL "$inner" 2>/dev/null || true
+    wait "$inner" 2>/dev/null || true
+}
+trap 'stop; exit 130' INT
+trap 'stop; exit 143' TERM
+wait "$inner"

@@ -352,8 +352,10 @@ class Builder:
             target = stage.inside(values["target"])
             # The registry's place is taken already, by this machine's.
             if not mounted(target):
-                cache = self.work / "caches" / values["target"].strip("/").replace("/", "-")
-                cache.mkdir(parents=True)
+                cache = (self.keep or self.work) / "caches" / values["target"].strip("/").replace("/", "-")
+                cache.mkdir(parents=True, exist_ok=True)
+                warm = sum(1 for _ in cache.iterdir())
+                say(f"    {values['target']} is a cache, {'as the last build left it' if warm else 'empty'}")
                 bind(cache, target)
         if self.program and stage.name == "builder":
             say("    not run: the program was given")
@@ -565,7 +567,7 @@ def main():
     parser.add_argument("--work", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, default=ROOT / "Dockerfile", help="another Dockerfile")
     parser.add_argument("--program", type=Path, help="take this for what the builder would have made")
-    parser.add_argument("--keep", type=Path, help="folder in which the fresh Debian systems are kept for the next time")
+    parser.add_argument("--keep", type=Path, help="folder in which fresh Debian systems and the caches of RUN are kept for the next time")
     parser.add_argument("--features", default="", help="cargo features")
     given = parser.parse_args()
     say(f"{given.file.name}, {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC")

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossmodal_engine::ingest::{Events, Progress};
+use crossmodal_engine::upkeep::KeeperWatch;
 use crossmodal_engine::{ModelEvent, ModelEvents};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -71,21 +72,22 @@ impl Indexing {
         Self { bar, output: *output, last: Arc::new(Mutex::new(Instant::now())) }
     }
 
-    /// Where the events go.
-    pub fn events(&self) -> Events {
+    /// Where the events go. What becomes of an index that is kept meanwhile is shown beside them.
+    pub fn events(&self, index: Option<KeeperWatch>) -> Events {
         if self.output.is_quiet() {
             return Events::none();
         }
         let (bar, output, last) = (self.bar.clone(), self.output, Arc::clone(&self.last));
         Events::to(move |progress| {
             if output.draws_progress() {
-                draw(&bar, &output, progress);
+                draw(&bar, &output, progress, index.as_ref());
             } else {
                 let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
                 if last.elapsed() >= PLAIN_EVERY {
                     *last = Instant::now();
                     let total = quantities::count(progress.total as u64);
-                    complain(&format!("{} of {total}, {}", quantities::count(progress.done as u64), state(progress)));
+                    let done = quantities::count(progress.done as u64);
+                    complain(&format!("{done} of {total}, {}{}", state(progress), building(index.as_ref())));
                 }
             }
         })
@@ -97,7 +99,7 @@ impl Indexing {
     }
 }
 
-fn draw(bar: &ProgressBar, output: &Output, progress: &Progress) {
+fn draw(bar: &ProgressBar, output: &Output, progress: &Progress, index: Option<&KeeperWatch>) {
     if bar.length().is_none() {
         bar.disable_steady_tick();
         if let Ok(style) = ProgressStyle::with_template(bar_template(output)) {
@@ -108,8 +110,17 @@ fn draw(bar: &ProgressBar, output: &Output, progress: &Progress) {
     }
     bar.set_position(progress.done as u64);
     let counts = format!("{}/{}", quantities::count(progress.done as u64), quantities::count(progress.total as u64));
-    bar.set_message(format!("{counts}  {}", state(progress)));
+    bar.set_message(format!("{counts}  {}{}", state(progress), building(index)));
     bar.tick();
+}
+
+/// How far a build of the index is, in words; nothing where there is none.
+fn building(index: Option<&KeeperWatch>) -> String {
+    match index.and_then(|index| index.state().building) {
+        Some((done, all)) if all > 0 => format!("  index {:.0} %", done as f64 / all as f64 * 100.0),
+        Some(_) => "  index".to_owned(),
+        None => String::new(),
+    }
 }
 
 /// Rate, time left and bottleneck in words.

@@ -342,11 +342,14 @@ impl Collection {
         Ok(self.store.choose_index(&self.main_field()?.name, choice)?)
     }
 
-    /// Whether building or extending the index is worth it.
+    /// Whether building or extending the index is worth it; never in a collection without vectors.
     ///
     /// # Errors
-    /// Failures of the storage.
+    /// Several fields of which none is the active one, and failures of the storage.
     pub fn index_is_due(&self) -> Result<bool> {
+        if self.known()?.fields.is_empty() {
+            return Ok(false);
+        }
         Ok(self.store.index_is_due(&self.main_field()?.name)?)
     }
 

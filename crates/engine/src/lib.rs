@@ -38,6 +38,7 @@ pub mod relevance;
 mod search;
 mod similarity;
 pub mod thumbnails;
+pub mod upkeep;
 
 pub use collection::{Collection, DEFAULT_FIELD, Mode, Target};
 pub use crossmodal_models::{

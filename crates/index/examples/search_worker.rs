@@ -22,8 +22,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crossmodal_index::{
-    AnnIndex, AnyIndex, CellCodes, CodedRows, Container, FlatIndex, Graph, GraphOptions, IndexKind, Ivf, IvfOptions,
-    Metric, Neighbor, RowCodes, RowSet, SearchOptions, Selection, Vectors,
+    AnnIndex, AnyIndex, BuildControl, CellCodes, CodedRows, Container, FlatIndex, Graph, GraphOptions, IndexKind, Ivf,
+    IvfOptions, Metric, Neighbor, RowCodes, RowSet, SearchOptions, Selection, Vectors,
 };
 use crossmodal_kernels::team::Team;
 use crossmodal_kernels::{MappedFile, peak};
@@ -101,8 +101,12 @@ impl Worker {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(number(order, "threads").unwrap_or(1)).build()?;
         self.index = match text(order, "kind")? {
             "flat" => Index::Flat,
-            "int8" => Index::Any(AnyIndex::Flat(pool.install(|| CodedRows::build(vectors, RowCodes::Int8))?)),
-            "half" => Index::Any(AnyIndex::Flat(pool.install(|| CodedRows::build(vectors, RowCodes::Half))?)),
+            "int8" => Index::Any(AnyIndex::Flat(
+                pool.install(|| CodedRows::build(vectors, RowCodes::Int8, &BuildControl::default()))?,
+            )),
+            "half" => Index::Any(AnyIndex::Flat(
+                pool.install(|| CodedRows::build(vectors, RowCodes::Half, &BuildControl::default()))?,
+            )),
             "ivf" => {
                 let codes = if order["codes"] == "rows" { CellCodes::Rows } else { CellCodes::Signs };
                 let options = IvfOptions { cells: number(order, "cells"), codes };

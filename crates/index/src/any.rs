@@ -26,7 +26,7 @@ impl AnyIndex {
     pub fn build(kind: IndexKind, vectors: Vectors<'_>, control: &BuildControl<'_>) -> Result<Self, IndexError> {
         let BuildControl { threads, progress, cancelled } = *control;
         on_threads(threads, || match kind {
-            IndexKind::Flat => CodedRows::build(vectors, RowCodes::Int8).map(Self::Flat),
+            IndexKind::Flat => CodedRows::build(vectors, RowCodes::Int8, control).map(Self::Flat),
             IndexKind::Graph => {
                 let options = GraphOptions { threads, ..GraphOptions::default() };
                 Graph::build(vectors, &options, progress, cancelled).map(Self::Graph)
@@ -42,7 +42,7 @@ impl AnyIndex {
     pub fn extend(&self, vectors: Vectors<'_>, control: &BuildControl<'_>) -> Result<Self, IndexError> {
         let BuildControl { threads, progress, cancelled } = *control;
         on_threads(threads, || match self {
-            Self::Flat(index) => index.extend(vectors).map(Self::Flat),
+            Self::Flat(index) => index.extend(vectors, control).map(Self::Flat),
             Self::Graph(index) => {
                 let options = GraphOptions { threads, ..GraphOptions::default() };
                 index.extend(vectors, &options, progress, cancelled).map(Self::Graph)

@@ -14,6 +14,7 @@ mod graph;
 mod ivf;
 mod metric;
 mod near_groups;
+mod principal;
 mod row_set;
 #[cfg(test)]
 mod testing;

@@ -1,10 +1,10 @@
 //! Groups of rows that are nearly equal: connected by pairs whose cosine reaches a threshold.
 //!
-//! Every pair is looked at, but most of them through a few coordinates only. The rows, scaled to unit length, are rotated (random signs, then a
-//! Walsh-Hadamard transform), which spreads their differences evenly over all coordinates. The squared distance over the
-//! first few of them never exceeds the whole one, 2 - 2 cos, so that a pair that is too far apart there is settled, and nothing is
-//! missed. Half of it is |a|²/2 + |b|²/2 - ab, so that pairs become matrix products. What is left is compared in full. How many
-//! coordinates pay is tried on sampled pairs.
+//! Every pair is looked at, but most of them through a few coordinates only. The rows, scaled to unit length, are turned: into the directions
+//! in which they differ most, or by random signs and a Walsh-Hadamard transform, which spreads differences evenly over all coordinates. The squared distance
+//! over some coordinates of an orthonormal basis never exceeds the whole one, 2 - 2 cos, so that a pair that is too far apart there is settled, and
+//! nothing is missed. Half of it is |a|²/2 + |b|²/2 - ab, so that pairs become matrix products. What is left is compared in full. Which
+//! coordinates pay, and how many, is tried on sampled pairs.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -14,9 +14,15 @@ use crossmodal_kernels::{Matrix, distance};
 use rayon::prelude::*;
 
 use crate::IndexError;
+use crate::principal::principal_directions;
 
-/// Widths of the projection that are tried.
+/// Widths of the projection that are tried, of evenly spread coordinates and of principal ones.
 const WIDTHS: [usize; 5] = [32, 64, 128, 256, 512];
+const PRINCIPAL_WIDTHS: [usize; 6] = [8, 16, 24, 32, 48, 64];
+/// Rows that the principal directions are those of.
+const PRINCIPAL_SAMPLE: usize = 1024;
+/// Fewer rows than this are compared before principal directions are found.
+const PRINCIPAL_ROWS: usize = 4096;
 /// Rows of the two sides of a matrix product: the products fit the cache of a core.
 const QUERY_ROWS: usize = 128;
 const TILE_ROWS: usize = 1024;
@@ -62,7 +68,8 @@ pub fn near_groups(
     }
     let vectors = Rows::new(values, dimension, rows);
     let groups = Mutex::new(Groups::new(known));
-    let projected = vectors.project(choose_width(&vectors, threshold));
+    let (turn, width) = choose(&vectors, threshold);
+    let projected = vectors.project(&turn, width);
     let compare = Compare { vectors: &vectors, projected: &projected, threshold, groups: &groups };
     // A block of queries meets the tile that it lies in and those behind it.
     let tiles = |block: usize| block * QUERY_ROWS / TILE_ROWS..projected.tiles.len();
@@ -95,9 +102,9 @@ impl<'a> Rows<'a> {
         distance::dot(self.row(a), self.row(b)) / (self.lengths[a] * self.lengths[b])
     }
 
-    /// The first coordinates of a rotated row, or all of the row itself where as many are wanted. A row without a direction comes out as
+    /// The first coordinates of a turned row, or all of the row itself where as many are wanted. A row without a direction comes out as
     /// NaN, which reaches no threshold.
-    fn project_row(&self, at: usize, scratch: &mut Vec<f32>, out: &mut [f32]) {
+    fn project_row(&self, at: usize, turn: &Turn, scratch: &mut Vec<f32>, out: &mut [f32]) {
         scratch.clear();
         scratch.extend_from_slice(self.row(at));
         let length = distance::normalize(scratch);
@@ -105,17 +112,42 @@ impl<'a> Rows<'a> {
             out.fill(f32::NAN);
             return;
         }
-        if out.len() < self.dimension {
-            scratch.resize(self.dimension.next_power_of_two(), 0.0);
-            rotate(scratch);
+        match turn {
+            Turn::Principal(directions) => {
+                let directions = directions.chunks_exact(self.dimension);
+                out.iter_mut().zip(directions).for_each(|(out, direction)| *out = distance::dot(direction, scratch));
+            }
+            Turn::Spread => {
+                if out.len() < self.dimension {
+                    scratch.resize(self.dimension.next_power_of_two(), 0.0);
+                    rotate(scratch);
+                }
+                out.copy_from_slice(&scratch[..out.len()]);
+            }
         }
-        out.copy_from_slice(&scratch[..out.len()]);
     }
 
-    fn project(&self, width: usize) -> Projected {
+    /// The principal directions of some of the rows, as many as there are, at most the greatest width.
+    fn principal(&self) -> Turn {
+        let count = self.rows.len();
+        let taken = count.min(PRINCIPAL_SAMPLE);
+        let mut sample = Vec::with_capacity(taken * self.dimension);
+        for place in 0..taken {
+            let start = sample.len();
+            sample.extend_from_slice(self.row(place * count / taken));
+            let length = distance::normalize(&mut sample[start..]);
+            if !(length > 0.0 && length.is_finite()) {
+                sample.truncate(start);
+            }
+        }
+        let most = PRINCIPAL_WIDTHS.into_iter().filter(|width| *width < self.dimension).max().unwrap_or(0);
+        Turn::Principal(principal_directions(&sample, self.dimension, most))
+    }
+
+    fn project(&self, turn: &Turn, width: usize) -> Projected {
         let mut values = vec![0.0; self.rows.len() * width];
         let rows = values.par_chunks_mut(width).enumerate();
-        rows.for_each_init(Vec::new, |scratch, (at, out)| self.project_row(at, scratch, out));
+        rows.for_each_init(Vec::new, |scratch, (at, out)| self.project_row(at, turn, scratch, out));
         let half_squares: Vec<f32> = values.par_chunks(width).map(|row| 0.5 * distance::dot(row, row)).collect();
         let queries = values.par_chunks(QUERY_ROWS * width).map(|rows| Matrix::from_rows(rows, width)).collect();
         let tiles = values.par_chunks(TILE_ROWS * width).zip(half_squares.par_chunks(TILE_ROWS));
@@ -125,6 +157,14 @@ impl<'a> Rows<'a> {
         };
         Projected { queries, tiles: tiles.map(pack).collect(), half_squares }
     }
+}
+
+/// How rows are turned before their first coordinates are taken.
+enum Turn {
+    /// Into these orthonormal directions, row-major.
+    Principal(Vec<f32>),
+    /// So that differences are spread evenly.
+    Spread,
 }
 
 /// Projected rows, in the forms that both sides of a matrix product have.
@@ -170,12 +210,38 @@ fn least(threshold: f32) -> f32 {
     threshold - 1.0 - ROUNDING
 }
 
-/// The width that costs least on sampled pairs.
-fn choose_width(vectors: &Rows<'_>, threshold: f32) -> usize {
+/// The turn and the width that cost least on sampled pairs.
+fn choose(vectors: &Rows<'_>, threshold: f32) -> (Turn, usize) {
     let whole = vectors.dimension;
-    let widths: Vec<usize> = WIDTHS.into_iter().filter(|width| *width < whole).collect();
+    let mut best = (Turn::Spread, whole, whole as f64);
+    let mut consider = |turn: Turn, widths: &[usize]| {
+        let (width, cost) = least_cost(vectors, &turn, widths, threshold);
+        if cost < best.2 {
+            best = (turn, width, cost);
+        }
+    };
+    consider(Turn::Spread, &WIDTHS);
+    if vectors.rows.len() >= PRINCIPAL_ROWS {
+        let turn = vectors.principal();
+        let found = match &turn {
+            Turn::Principal(directions) => directions.len() / whole,
+            Turn::Spread => whole,
+        };
+        let mut widths = PRINCIPAL_WIDTHS.map(|width| width.min(found)).to_vec();
+        widths.dedup();
+        if found > 0 {
+            consider(turn, &widths);
+        }
+    }
+    (best.0, best.1)
+}
+
+/// The width below the whole that costs least for a turn, and what it costs a pair, in products of the matrix product.
+fn least_cost(vectors: &Rows<'_>, turn: &Turn, widths: &[usize], threshold: f32) -> (usize, f64) {
+    let whole = vectors.dimension;
+    let widths: Vec<usize> = widths.iter().copied().filter(|width| *width < whole).collect();
     let (Some(widest), count) = (widths.last().copied(), vectors.rows.len() as u64) else {
-        return whole;
+        return (whole, whole as f64);
     };
     let mut state = count;
     let mut any = || {
@@ -185,18 +251,18 @@ fn choose_width(vectors: &Rows<'_>, threshold: f32) -> usize {
     let mut passed = vec![0usize; widths.len()];
     let (mut scratch, mut a, mut b) = (Vec::new(), vec![0.0; widest], vec![0.0; widest]);
     for _ in 0..if count > 1 { SAMPLES } else { 0 } {
-        vectors.project_row(any(), &mut scratch, &mut a);
-        vectors.project_row(any(), &mut scratch, &mut b);
+        vectors.project_row(any(), turn, &mut scratch, &mut a);
+        vectors.project_row(any(), turn, &mut scratch, &mut b);
         for (passed, width) in passed.iter_mut().zip(&widths) {
             let squared = distance::squared_euclidean(&a[..*width], &b[..*width]);
             *passed += usize::from(-0.5 * squared >= least(threshold));
         }
     }
     let cost = |(width, passed): (&usize, &usize)| {
-        *width as f64 + *passed as f64 / SAMPLES as f64 * (vectors.dimension as f64 * COMPARED_COST + CANDIDATE_COST)
+        *width as f64 + *passed as f64 / SAMPLES as f64 * (whole as f64 * COMPARED_COST + CANDIDATE_COST)
     };
-    let costs = widths.iter().zip(&passed).map(|pair| (*pair.0, cost(pair))).chain([(whole, whole as f64)]);
-    costs.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(whole, |(width, _)| width)
+    let costs = widths.iter().zip(&passed).map(|pair| (*pair.0, cost(pair)));
+    costs.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((whole, whole as f64))
 }
 
 struct Compare<'a> {
@@ -348,15 +414,42 @@ mod tests {
         let known: Vec<usize> = (0..rows).collect();
         let vectors = Rows::new(&values, dimension, &all);
         let expected = oracle(&values, dimension, &all, &known, 0.98);
-        for width in [32, 64, 256, dimension] {
+        let principal = vectors.principal();
+        let spread = [32, 64, 256, dimension].map(|width| (&Turn::Spread, width));
+        for (turn, width) in spread.into_iter().chain([1, 8, 24, 64].map(|width| (&principal, width))) {
             let groups = Mutex::new(Groups::new(&known));
-            let projected = vectors.project(width);
+            let projected = vectors.project(turn, width);
             let compare = Compare { vectors: &vectors, projected: &projected, threshold: 0.98, groups: &groups };
             (0..projected.queries.len()).for_each(|block| compare.block(block, 0, &mut Scratch::default()));
             assert_eq!(groups.into_inner().unwrap().first_members(), expected, "{width}");
         }
-        let widths = [0.2, 0.999].map(|threshold| choose_width(&vectors, threshold));
+        let widths = [0.2, 0.999].map(|threshold| choose(&vectors, threshold).1);
         assert!(widths[0] > widths[1], "{widths:?}");
+    }
+
+    /// Enough rows for principal directions to be tried, on a surface that they find.
+    #[test]
+    fn principal_directions_are_chosen_and_miss_nothing() {
+        let (dimension, latent, rows) = (96, 6, PRINCIPAL_ROWS);
+        let (basis, points) = (values(1, latent * dimension), values(2, latent * rows));
+        let mut all = Vec::with_capacity(rows * dimension);
+        for point in points.chunks_exact(latent) {
+            all.extend((0..dimension).map(|i| (0..latent).map(|l| point[l] * basis[l * dimension + i]).sum::<f32>()));
+        }
+        // Some of no direction.
+        all[5 * dimension..6 * dimension].fill(0.0);
+        all[9 * dimension] = f32::NAN;
+        let numbers: Vec<u64> = (0..rows as u64).collect();
+        let known: Vec<usize> = (0..rows).collect();
+        let vectors = Rows::new(&all, dimension, &numbers);
+        let (turn, width) = choose(&vectors, 0.995);
+        assert!(matches!(turn, Turn::Principal(_)) && width <= 8, "{width}");
+        let found = near_groups(&all, dimension, &numbers, &known, 0.995).unwrap();
+        let mut expected = Groups::new(&known);
+        for b in 0..rows {
+            (0..b).filter(|a| vectors.cosine(*a, b) >= 0.995 - TOLERANCE).for_each(|a| expected.join(a, b));
+        }
+        assert_eq!(found, expected.first_members());
     }
 
     #[test]
@@ -380,8 +473,10 @@ mod tests {
         let values = clustered(dimension, rows);
         let all: Vec<u64> = (0..rows as u64).collect();
         let vectors = Rows::new(&values, dimension, &all);
-        for width in [32, 128, dimension] {
-            let Projected { queries, tiles, half_squares } = vectors.project(width);
+        let principal = vectors.principal();
+        let spread = [32, 128, dimension].map(|width| (&Turn::Spread, width));
+        for (turn, width) in spread.into_iter().chain([8, 32].map(|width| (&principal, width))) {
+            let Projected { queries, tiles, half_squares } = vectors.project(turn, width);
             let mut products = Matrix::default();
             Product::of(&tiles[0]).run(Crew::Solo, &queries[0], &mut products);
             for (a, b) in [(0, 0), (0, 7), (3, 49), (14, 28)] {

@@ -26,7 +26,16 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for ApiJson<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        Ok(Self(Json::from_request(request, state).await?.0))
+        if !media_type(request.headers()).is_some_and(is_json) {
+            return Ok(Self(Json::from_request(request, state).await?.0));
+        }
+        let bytes = Bytes::from_request(request, state).await.map_err(JsonRejection::from)?;
+        // Only where something is wrong it is read again, by what remembers where in the document it is: for long vectors that takes as
+        // long as reading itself.
+        match serde_json::from_slice(&bytes) {
+            Ok(value) => Ok(Self(value)),
+            Err(_) => Ok(Self(Json::from_bytes(&bytes)?.0)),
+        }
     }
 }
 

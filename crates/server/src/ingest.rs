@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crossmodal_engine::batching::Priority;
 use crossmodal_engine::ingest::{self, Events};
 use crossmodal_engine::metadata::Metadata;
+use crossmodal_engine::upkeep::IndexKeeper;
 use crossmodal_engine::{BuildControl, Error, ErrorKind, files, media};
 use serde_json::{Map, Value};
 
@@ -153,6 +154,8 @@ fn run(job: &Arc<Job>, collection: &ServedCollection, model: &ServedModel, batch
     let watcher = job.clone();
     let events = Events::to(move |progress| watcher.progress(progress));
     let embedder = model.batcher.embedder(Priority::Background);
+    // Long ingestions are searched fast while they go on.
+    let keeper = IndexKeeper::start(writer.clone())?;
     let report = ingest::run(&writer, &embedder, &request, &events, &job.cancel)?;
     job.progress(&report.progress);
     let skipped = report.skipped.iter().map(|skipped| {
@@ -167,6 +170,7 @@ fn run(job: &Arc<Job>, collection: &ServedCollection, model: &ServedModel, batch
             tracing::warn!(file = %skipped.path.display(), %error, "an upload that isn't used can't be removed");
         }
     }
+    drop(keeper);
     if !report.cancelled && writer.index_is_due()? {
         let control = BuildControl { cancelled: &|| job.cancel.is_cancelled(), ..BuildControl::default() };
         match writer.build_index(false, &control) {

@@ -196,6 +196,7 @@ impl Server {
             stopping: AtomicBool::new(false),
             workers,
             waiting,
+            searches: State::searches(),
         });
         Ok(Self { router: routes::router(&state), state, listener, transport: options.transport })
     }

@@ -71,6 +71,7 @@ pub struct State {
     pub stopping: AtomicBool,
     pub(crate) workers: Arc<Semaphore>,
     pub(crate) waiting: AtomicUsize,
+    pub(crate) searches: Arc<Semaphore>,
 }
 
 /// How handlers hold it.
@@ -90,6 +91,28 @@ impl State {
         (Arc::new(Semaphore::new(Self::PLACES)), AtomicUsize::new(0))
     }
 
+    /// Searches by given vectors that run at once. They do nothing but compute: more of them would only take turns on the processors, each with
+    /// a thread and a connection to the database of its own, and the first would be answered as late as the last.
+    pub fn searches() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(2 * std::thread::available_parallelism().map_or(1, usize::from)))
+    }
+
+    /// Runs a search that needs no model, when it is its turn.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_search<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Shared) -> ApiResult<T> + Send + 'static,
+    ) -> ApiResult<T> {
+        let turn = self.place(&self.searches).await?;
+        self.run(move |state| {
+            let _turn = turn;
+            work(state)
+        })
+        .await
+    }
+
     /// Runs blocking work on a thread of its own, when there is a place.
     ///
     /// # Errors
@@ -98,10 +121,7 @@ impl State {
         self: &Arc<Self>,
         work: impl FnOnce(&Shared) -> ApiResult<T> + Send + 'static,
     ) -> ApiResult<T> {
-        let permit = match self.workers.clone().try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => self.wait_for_a_place().await?,
-        };
+        let permit = self.place(&self.workers).await?;
         let state = self.clone();
         let span = tracing::Span::current();
         let task = tokio::task::spawn_blocking(move || {
@@ -111,7 +131,8 @@ impl State {
         task.await.unwrap_or_else(|error| Err(ApiError::internal(error)))
     }
 
-    async fn wait_for_a_place(&self) -> ApiResult<tokio::sync::OwnedSemaphorePermit> {
+    /// One of the places, now or when one becomes free.
+    async fn place(&self, places: &Arc<Semaphore>) -> ApiResult<tokio::sync::OwnedSemaphorePermit> {
         /// Counts a waiting request for as long as it waits, also when its client goes away.
         struct Waiting<'a>(&'a AtomicUsize);
         impl Drop for Waiting<'_> {
@@ -119,13 +140,16 @@ impl State {
                 self.0.fetch_sub(1, Ordering::Relaxed);
             }
         }
+        if let Ok(permit) = places.clone().try_acquire_owned() {
+            return Ok(permit);
+        }
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);
         if before >= MOST_WAITING {
             let message = format!("{MOST_WAITING} requests are waiting already");
             return Err(ApiError::new(Code::Overloaded, message).after(Duration::from_secs(1)));
         }
-        self.workers.clone().acquire_owned().await.map_err(ApiError::internal)
+        places.clone().acquire_owned().await.map_err(ApiError::internal)
     }
 
     /// Runs work with a model for so many inputs: lets them in, hands the model over, and gives up when the client does.

@@ -17,7 +17,7 @@ export const webFolder = path.join(here, "../web");
 const shots = process.env.CROSSMODAL_SCREENSHOTS ?? "/tmp/crossmodal-web-screenshots";
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 /** Longest wait for anything on the page; a busy machine needs some. */
-const PATIENCE = 20_000;
+const PATIENCE = 45_000;
 
 mkdirSync(shots, { recursive: true });
 
@@ -74,6 +74,7 @@ export class Server {
   }
 
   static async once(words, port) {
+    if (stopping) throw new Error("the tests are being stopped");
     const server = new Server();
     server.port = port ?? (await freePort());
     server.address = `http://127.0.0.1:${server.port}`;
@@ -103,7 +104,13 @@ export class Server {
   }
 }
 
-export const stopServers = () => Promise.all([...servers].map((server) => server.stop()));
+/** Once the tests are stopped, nothing may be started behind their back. */
+let stopping = false;
+
+export function stopServers() {
+  stopping = true;
+  return Promise.all([...servers].map((server) => server.stop()));
+}
 
 let browser;
 /** What pages complained about; violations of the content security policy come here, too. */

@@ -38,6 +38,7 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
   process.once(signal, async () => {
     await stopServers();
     await closeBrowser();
+    rmSync(folder, { recursive: true, force: true });
     process.exit(1);
   });
 }

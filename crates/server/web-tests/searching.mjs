@@ -13,7 +13,7 @@ export async function open(server, hash = "", options = {}) {
 
 const count = (page) => page.locator("#count").textContent();
 const chips = (page) => page.locator("#chips > .chip");
-const loaded = (page) => holds(page, () => document.querySelectorAll(".picture.loaded").length > 3);
+const loaded = (page) => holds(page, () => !document.querySelector(".stale") && document.querySelectorAll(".picture.loaded").length > 11);
 const nextSearch = (page) => page.waitForRequest((request) => request.url().endsWith("/search"));
 
 async function browsing({ server }) {

@@ -15,6 +15,8 @@ import * as thumbnails from "/assets/thumbnails.js";
 const SHOWN = /\.(jpe?g|jpe|jfif|png|gif|webp|bmp)$/i;
 /** An original above this isn't loaded unasked. */
 const LARGE = 15_000_000;
+/** One below this is loaded anyhow: drawings are small, and crisper than their thumbnails. */
+const SMALL = 300_000;
 
 let dialog;
 const parts = {};
@@ -165,7 +167,7 @@ function picture(item, title) {
 
 /** The file itself takes the thumbnail's place where that gains anything. */
 function original(item, image) {
-  const gains = /\.gif$/i.test(item.name ?? "") || Math.max(parts.stage.clientWidth, parts.stage.clientHeight) * devicePixelRatio > 1024;
+  const gains = item.size <= SMALL || /\.gif$/i.test(item.name ?? "") || Math.max(parts.stage.clientWidth, parts.stage.clientHeight) * devicePixelRatio > 1024;
   if (!gains || !item.size || item.size > LARGE || !SHOWN.test(item.name ?? "") || image.dataset.original) return;
   image.dataset.original = "1";
   const full = new Image();

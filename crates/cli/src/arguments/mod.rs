@@ -1,7 +1,7 @@
 //! What can be typed: every command, option, environment variable and example. Parsing has no effects.
 
 // Doc comments here are what `--help` prints: brackets in them are usage, not links.
-#![allow(rustdoc::broken_intra_doc_links)]
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::bare_urls)]
 
 mod bench;
 mod bulk;

@@ -110,7 +110,7 @@ pub fn run(arguments: &DemoArguments, settings: &Settings) -> anyhow::Result<Out
     let metadata = Metadata::read(&place.gallery().join(demo::CAPTIONS))?;
     let request = Request { metadata, threads: settings.threads, ..Request::new(vec![place.gallery()]) };
     let display = Indexing::new(output);
-    let report = ingest::run(&collection, &model, &request, &display.events(), &cancel);
+    let report = ingest::run(&collection, &model, &request, &display.events(None), &cancel);
     display.finish();
     let report = report?;
     if report.cancelled {

@@ -1,10 +1,12 @@
 //! `crossmodal index`: pictures into a collection.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossmodal_engine::ingest::{self, Report, Request};
 use crossmodal_engine::metadata::Metadata;
+use crossmodal_engine::upkeep::IndexKeeper;
 use crossmodal_engine::{Collection, Mode, files};
 use serde::Serialize;
 
@@ -73,15 +75,21 @@ pub fn run(arguments: &IndexArguments, choice: &ModelChoice, settings: &Settings
     let cancel = interrupt::token()?;
     let mode = writing(&arguments.wait);
     let mode = if arguments.repair { mode.repairing() } else { mode };
-    let collection = Collection::open(&arguments.collection, &mode)?;
+    let collection = Arc::new(Collection::open(&arguments.collection, &mode)?);
     let repaired = collection.repaired_items().len();
     if repaired > 0 {
         output.note(&format!("{} lost vectors and will be embedded again", quantities::counted(repaired, "item")));
     }
     let display = Indexing::new(output);
-    let report = ingest::run(&collection, &model, &request, &display.events(), &cancel);
+    // A long run is searched while it goes on.
+    let keeper = IndexKeeper::start(collection.clone())?;
+    let report = ingest::run(&collection, &model, &request, &display.events(Some(keeper.watch())), &cancel);
+    let kept = keeper.stop();
     display.finish();
     let report = report?;
+    if let Some(reason) = kept.failure {
+        output.note(&format!("the index could not be kept up to the collection: {reason}"));
+    }
     // The vectors are safe already: what is interrupted here costs speed only.
     if !report.cancelled && report.progress.written > 0 && collection.index_is_due()? {
         let built = super::optimize::build(&collection, false, settings, &cancel)?;

@@ -50,7 +50,7 @@ pub fn run(arguments: &MigrateArguments, settings: &Settings) -> anyhow::Result<
         allow_missing: arguments.allow_missing,
     };
     let display = Indexing::new(output);
-    let report = migrate::run(&collection, &model, &options, &display.events(), &cancel);
+    let report = migrate::run(&collection, &model, &options, &display.events(None), &cancel);
     display.finish();
     let report = report?;
     show(&report, &options, output)?;

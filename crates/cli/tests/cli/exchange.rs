@@ -143,4 +143,14 @@ fn a_file_that_cannot_be_read_leaves_no_collection_behind() {
     let run = home.run("collection import --vectors bad.npy --collection c").expect(1);
     assert!(run.stderr.contains("bad.npy: is no .npy file"), "{}", run.stderr);
     assert!(!home.path("c").exists());
+    npy(&home, "good.npy", &rows(2));
+    std::fs::write(home.path("bad.jsonl"), "{\"n\": 1}\nnonsense\n").unwrap();
+    for (option, part) in
+        [("--ids bad.npy", "bad.npy"), ("--metadata bad.jsonl", "bad.jsonl:2"), ("--ids none.npy", "none.npy")]
+    {
+        let run = home.run(&format!("collection import --vectors good.npy {option} --collection c")).expect(1);
+        assert!(run.stderr.contains(part), "{}", run.stderr);
+        assert!(!home.path("c").exists(), "{option}");
+    }
+    home.run("collection import --vectors good.npy --collection c").expect(0);
 }

@@ -29,6 +29,17 @@ pub struct VectorImport {
     pub strict: bool,
 }
 
+impl VectorImport {
+    /// Checks that all files can be read and fit each other, as far as that shows before their rows are read: what can't be imported
+    /// needs no collection.
+    ///
+    /// # Errors
+    /// A file that can't be read, or that contradicts another one.
+    pub fn check(&self) -> Result<()> {
+        VectorRows::open(self).map(drop)
+    }
+}
+
 /// Imports vectors into a collection without a model. Items that are there just so are left alone, so that the same import goes on
 /// where it was interrupted.
 ///

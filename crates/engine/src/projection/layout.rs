@@ -146,7 +146,7 @@ impl Random {
     /// In `0..limit`, which is at most 2^32.
     fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_add(INCREMENT);
-        ((mixed(self.0) >> 32) * limit as u64 >> 32) as usize
+        (((mixed(self.0) >> 32) * limit as u64) >> 32) as usize
     }
 }
 

@@ -11,14 +11,16 @@ use rayon::prelude::*;
 
 use crate::candidates::{self, Candidates};
 use crate::{
-    AnnIndex, Container, ContainerWriter, FlatIndex, IndexError, IndexInfo, IndexKind, Metric, Neighbor, SearchOptions,
-    Stamp, Vectors,
+    AnnIndex, BuildControl, Container, ContainerWriter, FlatIndex, IndexError, IndexInfo, IndexKind, Metric, Neighbor,
+    SearchOptions, Stamp, Vectors,
 };
 
 /// Version of the format.
 const VERSION: u32 = 1;
 /// Rows of one piece of work.
 const CHUNK_ROWS: usize = 512;
+/// Rows that are compressed between two looks at whether to go on.
+const STEP_ROWS: usize = 16_384;
 /// Queries from which rows are compared with all of them at once.
 const BATCH: usize = 8;
 /// Candidates of a search that says nothing, for each result and at least.
@@ -84,17 +86,17 @@ impl CodedRows {
     ///
     /// # Errors
     /// Those of [`extend`](Self::extend).
-    pub fn build(vectors: Vectors<'_>, codes: RowCodes) -> Result<Self, IndexError> {
+    pub fn build(vectors: Vectors<'_>, codes: RowCodes, control: &BuildControl<'_>) -> Result<Self, IndexError> {
         let data = Data::Owned { codes: Buffer::zeroed(0), scales: Vec::new(), squares: Vec::new() };
         let (dimension, metric) = (vectors.dimension(), vectors.metric());
-        Self { dimension, metric, rows: 0, codes, data }.extend(vectors)
+        Self { dimension, metric, rows: 0, codes, data }.extend(vectors, control)
     }
 
     /// Codes of all rows, those that are covered already taken over from this.
     ///
     /// # Errors
-    /// Rows of another shape, fewer than are covered, or more than 2^32; `Damaged`.
-    pub fn extend(&self, vectors: Vectors<'_>) -> Result<Self, IndexError> {
+    /// Rows of another shape, fewer than are covered, or more than 2^32; `Damaged`; `Cancelled`.
+    pub fn extend(&self, vectors: Vectors<'_>, control: &BuildControl<'_>) -> Result<Self, IndexError> {
         candidates::covered(vectors, self.dimension, self.metric, self.rows, &SearchOptions::default().selection)?;
         let rows = vectors.rows() as usize;
         if u32::try_from(rows).is_err() {
@@ -107,20 +109,25 @@ impl CodedRows {
         let (known, new) = codes.split_at_mut(old.codes.len());
         known.copy_from_slice(bytemuck::cast_slice(old.codes));
         let values = &vectors.values()[self.rows as usize * self.dimension..];
-        let coded = new.par_chunks_exact_mut(row_bytes).zip(values.par_chunks_exact(self.dimension));
-        let factors: Vec<(f32, f32)> = coded
-            .with_min_len(CHUNK_ROWS)
-            .map(|(codes, row)| {
-                let scale = match self.codes {
-                    RowCodes::Int8 => scan::quantise(row, codes),
-                    RowCodes::Half => scan::halve(row, bytemuck::cast_slice_mut(codes)),
-                };
-                (scale, distance::dot(row, row))
-            })
-            .collect();
-        scales.extend(factors.iter().map(|(scale, _)| scale));
-        if self.metric == Metric::Euclidean {
-            squares.extend(factors.iter().map(|(_, square)| square));
+        let encode = |(codes, row): (&mut [i8], &[f32])| {
+            let scale = match self.codes {
+                RowCodes::Int8 => scan::quantise(row, codes),
+                RowCodes::Half => scan::halve(row, bytemuck::cast_slice_mut(codes)),
+            };
+            (scale, distance::dot(row, row))
+        };
+        let steps = new.chunks_mut(STEP_ROWS * row_bytes).zip(values.chunks(STEP_ROWS * self.dimension));
+        for (codes, values) in steps {
+            if (control.cancelled)() {
+                return Err(IndexError::Cancelled);
+            }
+            let coded = codes.par_chunks_exact_mut(row_bytes).zip(values.par_chunks_exact(self.dimension));
+            let factors: Vec<(f32, f32)> = coded.with_min_len(CHUNK_ROWS).map(encode).collect();
+            scales.extend(factors.iter().map(|(scale, _)| scale));
+            if self.metric == Metric::Euclidean {
+                squares.extend(factors.iter().map(|(_, square)| square));
+            }
+            (control.progress)(scales.len() as u64, rows as u64);
         }
         let data = Data::Owned { codes, scales, squares };
         Ok(Self { dimension: self.dimension, metric: self.metric, rows: rows as u64, codes: self.codes, data })
@@ -303,9 +310,10 @@ mod tests {
     fn equal_exact_search() {
         for metric in Metric::ALL {
             for codes in RowCodes::ALL {
-                let rows = rows(metric, 4000);
+                let (rows, control) = (rows(metric, 4000), BuildControl::default());
                 let vectors = Vectors::new(DIMENSION, metric, &rows).unwrap();
-                let built = CodedRows::build(vectors.prefix(1500), codes).unwrap().extend(vectors).unwrap();
+                let built =
+                    CodedRows::build(vectors.prefix(1500), codes, &control).unwrap().extend(vectors, &control).unwrap();
                 let opened = CodedRows::open(testing::container(&built.write(Vec::new(), [1; 16]).unwrap()).unwrap());
                 let opened = opened.unwrap();
                 opened.check().unwrap();
@@ -336,11 +344,25 @@ mod tests {
     }
 
     #[test]
+    fn building_is_watched_and_called_off() {
+        let values = values(1, 40_000 * 3);
+        let vectors = Vectors::new(3, Metric::InnerProduct, &values).unwrap();
+        let seen = std::sync::Mutex::new(Vec::new());
+        let control = BuildControl {
+            progress: &|done, all| seen.lock().unwrap().push((done, all)),
+            cancelled: &|| seen.lock().unwrap().len() == 2,
+            ..BuildControl::default()
+        };
+        assert_eq!(CodedRows::build(vectors, RowCodes::Int8, &control).unwrap_err(), IndexError::Cancelled);
+        assert_eq!(*seen.lock().unwrap(), [(16_384, 40_000), (32_768, 40_000)]);
+    }
+
+    #[test]
     fn few_rows_and_many_queries_work() {
         for count in [0, 1, 5, 700] {
             let rows = rows(Metric::Cosine, count);
             let vectors = Vectors::new(DIMENSION, Metric::Cosine, &rows).unwrap();
-            let index = CodedRows::build(vectors, RowCodes::Int8).unwrap();
+            let index = CodedRows::build(vectors, RowCodes::Int8, &BuildControl::default()).unwrap();
             let queries: Vec<Vec<f32>> = (0..30).map(|query| values(100 + query, DIMENSION)).collect();
             let queries: Vec<&[f32]> = queries.iter().map(Vec::as_slice).collect();
             for number in [1, 3, 30] {
@@ -355,7 +377,10 @@ mod tests {
     fn damage_and_other_rows_are_refused() {
         let rows = rows(Metric::Euclidean, 300);
         let vectors = Vectors::new(DIMENSION, Metric::Euclidean, &rows).unwrap();
-        let whole = CodedRows::build(vectors, RowCodes::Int8).unwrap().write(Vec::new(), [1; 16]).unwrap();
+        let whole = CodedRows::build(vectors, RowCodes::Int8, &BuildControl::default())
+            .unwrap()
+            .write(Vec::new(), [1; 16])
+            .unwrap();
         let used: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] != 0).collect();
         for at in used.iter().step_by(97) {
             let mut bytes = whole.clone();
@@ -370,6 +395,9 @@ mod tests {
         let options = SearchOptions { k: 5, ..Default::default() };
         let fewer = index.search(vectors.prefix(299), &[&[1.0; DIMENSION]], &options);
         assert!(matches!(fewer, Err(IndexError::OtherRows { .. })));
-        assert!(matches!(index.extend(vectors.prefix(299)), Err(IndexError::OtherRows { .. })));
+        assert!(matches!(
+            index.extend(vectors.prefix(299), &BuildControl::default()),
+            Err(IndexError::OtherRows { .. })
+        ));
     }
 }

@@ -302,7 +302,9 @@ mod tests {
     #[test]
     fn batches_equal_sorting_everything() {
         for metric in Metric::ALL {
-            for (dimension, rows, queries) in [(1, 400, 17), (5, 3000, 16), (33, 9000, 40), (64, 3000, 300)] {
+            for (dimension, rows, queries) in
+                [(1, 400, 17), (5, 3000, 16), (33, 9000, 40), (64, 3000, 300), (130, 2500, 1100)]
+            {
                 let mut case = Case::new(metric, dimension, rows, queries);
                 assert!(Batch::worth_it(&FlatIndex::new(dimension, metric, &[&case.rows]).unwrap(), queries, 10));
                 case.check(10);
@@ -329,19 +331,22 @@ mod tests {
 
     #[test]
     fn batches_and_single_queries_agree_on_what_is_no_number() {
-        for metric in Metric::ALL {
-            let mut case = Case::new(metric, 6, 2000, 20);
+        for (metric, dimension) in Metric::ALL.into_iter().flat_map(|metric| [(metric, 6), (metric, 70)]) {
+            let mut case = Case::new(metric, dimension, 2000, 20);
             for (at, value) in
                 [(3, f32::NAN), (700, f32::INFINITY), (901, f32::NEG_INFINITY), (5000, 3e38), (7001, -3e38)]
             {
                 case.rows[at] = value;
             }
-            if metric != Metric::Cosine {
+            if metric != Metric::Cosine && dimension == 6 {
                 case.queries[4].fill(2e38);
                 case.queries[5].fill(0.0);
             }
+            // Nothing to quantise, and less than the levels of any number.
+            case.rows[100 * dimension..101 * dimension].fill(0.0);
+            case.rows[101 * dimension..102 * dimension].fill(1e-40);
             let together = case.search(&[&case.rows], 12);
-            let index = FlatIndex::new(6, metric, &[&case.rows]).unwrap();
+            let index = FlatIndex::new(dimension, metric, &[&case.rows]).unwrap();
             for (query, together) in case.queries.iter().zip(&together) {
                 assert_eq!(index.search(&[query], 12, Selection::default()).unwrap()[0], *together, "{metric}");
             }

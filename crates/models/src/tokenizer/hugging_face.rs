@@ -117,21 +117,21 @@ impl HuggingFace {
         let cleaned = self.clean.map(|clean| clean.apply(text));
         let text = cleaned.as_deref().unwrap_or(text);
         let encoding = self.tokenizer.encode(text, true).map_err(failed)?;
-        let ids = encoding.get_ids().iter().zip(encoding.get_tokens());
-        let rest = encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask());
-        let token = |((id, token), (place, special)): ((&u32, &String), (&(usize, usize), &u32))| {
-            let (special, bytes) = (*special == 1, text.as_bytes().get(place.0..place.1));
+        let (ids, tokens) = (encoding.get_ids(), encoding.get_tokens());
+        let (places, special) = (encoding.get_offsets(), encoding.get_special_tokens_mask());
+        let token = |index: usize| {
+            let (place, special) = (places[index], special[index] == 1);
             Token {
-                id: *id,
-                text: match bytes {
+                id: ids[index],
+                text: match text.as_bytes().get(place.0..place.1) {
                     Some(bytes) if !special => String::from_utf8_lossy(bytes).into_owned(),
-                    _ => token.clone(),
+                    _ => tokens[index].clone(),
                 },
                 special,
-                bytes: (!special && self.clean.is_none()).then_some(*place),
+                bytes: (!special && self.clean.is_none()).then_some(place),
             }
         };
-        Ok(ids.zip(rest).map(token).collect())
+        Ok((0..ids.len()).map(token).collect())
     }
 
     pub(super) fn encode(&self, text: &str, context_length: usize) -> Result<Encoded> {

@@ -451,7 +451,6 @@ mod tests {
         assert_eq!(told.int8.unwrap(), [[64, -127, 0, 32, 0, -13, 0, 0, 16]]);
         assert_eq!(told.uint8.unwrap(), [[192, 1, 128, 160, 128, 115, 128, 128, 144]]);
         assert_eq!(told.ubinary.unwrap(), [[0b1001_1000, 0b1000_0000]]);
-        // Less 128: 24 and 0.
         assert_eq!(told.binary.unwrap(), [[24, 0]]);
         assert_eq!(told.base64.unwrap(), [Vector::new(vectors[0].clone(), EncodingFormat::Base64)]);
     }

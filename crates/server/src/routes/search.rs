@@ -298,7 +298,7 @@ pub async fn search_route(
             .await?
     } else {
         state
-            .run(move |state| {
+            .run_search(move |state| {
                 let query = query(state, &collection, &request, &[])?;
                 let searching = Instant::now();
                 let found = collection.reader.search_vectors(&[query], &options)?.pop().unwrap_or_default();

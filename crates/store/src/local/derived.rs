@@ -28,7 +28,7 @@ const TAG_ROWS: u64 = 16;
 /// larger ones by `verify`, and before they are extended.
 const CHECKED_BYTES: u64 = 32 << 20;
 /// Queries that an index answers at a time.
-const QUERIES_AT_ONCE: usize = 24;
+const QUERIES_AT_ONCE: usize = 20;
 
 /// The index files of all fields, as they were found last.
 #[derive(Debug, Default)]

@@ -177,7 +177,7 @@ pub(super) struct MappedVectors {
 /// A file from this size on gives its pages back now and then while single rows of it are read.
 const LARGE_FILE: usize = 1 << 30;
 /// So many single rows are read between. Each brings all of the block that the system has cached around it into the process's memory, up to 512 KiB.
-const SINGLE_READS: u64 = 512;
+const SINGLE_READS: u64 = 448;
 
 impl MappedVectors {
     /// Maps a file that should have `committed_rows`; a shorter one gives the rows that are left.

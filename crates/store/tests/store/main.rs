@@ -10,6 +10,7 @@ mod flipped_bytes;
 mod full_text;
 mod indexes;
 mod item_tables;
+mod killed_builds;
 mod opening;
 mod processes;
 mod random_operations;

@@ -20,16 +20,18 @@ const JOB: &str = "CROSSMODAL_STORE_TEST_JOB";
 const FOLDER: &str = "CROSSMODAL_STORE_TEST_FOLDER";
 const FIRST: &str = "CROSSMODAL_STORE_TEST_FIRST";
 /// Set for 200 rounds of the kill test instead of 40.
-const LONG: &str = "CROSSMODAL_LONG_TESTS";
-const DIMENSION: usize = 24;
+pub const LONG: &str = "CROSSMODAL_LONG_TESTS";
+pub const DIMENSION: usize = 24;
 
 /// Not a test but the entry of child processes; without a job it does nothing.
 #[test]
 fn child_process() {
     let Ok(job) = env::var(JOB) else { return };
     let folder = PathBuf::from(env::var(FOLDER).unwrap());
+    let first = || env::var(FIRST).unwrap().parse().unwrap();
     match job.as_str() {
-        "write" => write_for_ever(&folder, env::var(FIRST).unwrap().parse().unwrap()),
+        "write" => write_from(&folder, first()),
+        "write-and-index" => crate::killed_builds::write_and_index_for_ever(&folder, first()),
         "read" => read_for_ever(&folder),
         "hold" => hold_the_lock(&folder),
         "fill" => fill_the_disk(&folder),
@@ -113,9 +115,9 @@ fn operation(number: u64) -> Operation {
     }
 }
 
-type Model = BTreeMap<String, ItemVectors>;
+pub type Model = BTreeMap<String, ItemVectors>;
 
-fn apply(model: &mut Model, number: u64) {
+pub fn apply(model: &mut Model, number: u64) {
     match operation(number) {
         Operation::Upsert(batch) => model.extend(batch.into_iter().map(|entry| (entry.item.id.clone(), entry))),
         Operation::Remove(ids) => ids.iter().for_each(|id| drop(model.remove(id))),
@@ -123,11 +125,16 @@ fn apply(model: &mut Model, number: u64) {
     }
 }
 
-fn write_for_ever(folder: &Path, first: u64) {
+fn write_from(folder: &Path, first: u64) {
     let store = open_write(folder);
     for name in ["a", "b"] {
         store.ensure_field(&field(name, DIMENSION, Metric::InnerProduct)).unwrap();
     }
+    write_for_ever(&store, first);
+}
+
+/// Carries operations out, each acknowledged to the parent.
+pub fn write_for_ever(store: &LocalStore, first: u64) {
     for number in first.. {
         match operation(number) {
             Operation::Upsert(batch) => drop(store.upsert(&batch).unwrap()),
@@ -139,7 +146,7 @@ fn write_for_ever(folder: &Path, first: u64) {
 }
 
 /// Whether the store holds just what the model says: items, exact vectors.
-fn holds(store: &dyn VectorStore, model: &Model) -> bool {
+pub fn holds(store: &dyn VectorStore, model: &Model) -> bool {
     let mut items = store.list(&Default::default()).unwrap();
     items.sort_by(|a, b| a.item.id.cmp(&b.item.id));
     let same_items = items.iter().map(|stored| &stored.item).eq(model.values().map(|entry| &entry.item));
@@ -163,15 +170,26 @@ fn assert_sound(store: &dyn VectorStore, model: &Model, seed: u64) {
     }
 }
 
-/// Lets a child write from operation `first` on and kills it after a while; returns the first operation that it did
-/// not acknowledge.
-fn write_until_killed(folder: &Path, first: u64, after: Duration) -> u64 {
-    let mut child = child("write", folder).env(FIRST, first.to_string()).spawn().unwrap();
+/// Lets a child do a job from operation `first` on and kills it after a while, counted from its start or, on a machine that has
+/// much else to do, from its first word. Returns its words.
+pub fn words_until_killed(job: &str, folder: &Path, first: u64, from_first_word: bool, after: Duration) -> Vec<String> {
+    let mut child = child(job, folder).env(FIRST, first.to_string()).spawn().unwrap();
     let lines = lines_of(&mut child);
+    let mut words: Vec<String> = Vec::new();
+    if from_first_word {
+        words.push(lines.recv_timeout(Duration::from_secs(60)).expect("the child begins"));
+    }
     thread::sleep(after);
     child.kill().unwrap();
     child.wait().unwrap();
-    lines.iter().last().map_or(first, |line| line.strip_prefix("done ").unwrap().parse::<u64>().unwrap() + 1)
+    words.extend(lines.iter());
+    words
+}
+
+/// The first operation that a child didn't acknowledge, of those from `first` on.
+pub fn unacknowledged(first: u64, words: &[String]) -> u64 {
+    let last = words.iter().rev().find_map(|word| word.strip_prefix("done "));
+    last.map_or(first, |number| number.parse::<u64>().unwrap() + 1)
 }
 
 /// What was acknowledged is there after kill -9 at any moment; of the operation in flight all or nothing is.
@@ -187,8 +205,10 @@ fn a_killed_writer_loses_nothing() {
             // A new collection, so that its creation is killed as well.
             (path, model) = (folder.path().join(round.to_string()), Model::new());
         }
-        let limit = if round % 10 < 4 { 25_000 } else { 150_000 };
-        let unacknowledged = write_until_killed(&path, next, Duration::from_micros(random.below(limit)));
+        // The first rounds fall into the creation of the collection.
+        let begun = round % 10 >= 4;
+        let after = Duration::from_micros(random.below(if begun { 150_000 } else { 25_000 }));
+        let unacknowledged = unacknowledged(next, &words_until_killed("write", &path, next, begun, after));
         operations += unacknowledged - next;
         (next..unacknowledged).for_each(|number| apply(&mut model, number));
         let mut with_in_flight = model.clone();

@@ -32,9 +32,10 @@ pub fn run(arguments: &ImportArguments, output: &Output) -> anyhow::Result<Outco
             folder.display()
         );
     }
-    if let Some(vectors) = &arguments.vectors {
+    let vectors = arguments.vectors.as_ref().map(|vectors| vector_import(arguments, vectors));
+    if let Some(import) = &vectors {
         // A file that can't be read must not leave an empty collection behind.
-        exchange::npy::NpyReader::open(vectors)?;
+        import.check()?;
     }
     let cancel = interrupt::token()?;
     let collection = Collection::open(&arguments.collection, &writing(&arguments.wait))?;
@@ -57,27 +58,36 @@ pub fn run(arguments: &ImportArguments, output: &Output) -> anyhow::Result<Outco
         }
         return Ok(if report.cancelled { Outcome::Interrupted } else { Outcome::Fine });
     }
-    let metric = match arguments.metric {
-        MetricChoice::Cosine => Metric::Cosine,
-        MetricChoice::InnerProduct => Metric::InnerProduct,
-        MetricChoice::Euclidean => Metric::Euclidean,
-    };
-    let (batch_size, strict) = (arguments.batch_size, arguments.strict);
-    let report = match (&arguments.folder, &arguments.vectors) {
-        (Some(folder), _) => {
-            exchange::import_clip_retrieval(&collection, folder, metric, batch_size, strict, &mut progress, &cancel)
-        }
-        (None, vectors) => {
-            let (ids, metadata) = (arguments.ids.clone(), arguments.metadata.clone());
-            let vectors = vectors.clone().unwrap_or_default();
-            let import = VectorImport { vectors, ids, metadata, metric, batch_size, strict };
-            exchange::import_vectors(&collection, &import, &mut progress, &cancel)
+    let report = match &vectors {
+        Some(import) => exchange::import_vectors(&collection, import, &mut progress, &cancel),
+        None => {
+            let (metric, batch_size, strict) = (metric(arguments), arguments.batch_size, arguments.strict);
+            exchange::import_clip_retrieval(&collection, source, metric, batch_size, strict, &mut progress, &cancel)
         }
     };
     steps.finish();
     let report = report?;
     show(&report, &arguments.collection, output)?;
     Ok(if report.cancelled { Outcome::Interrupted } else { Outcome::Fine })
+}
+
+fn vector_import(arguments: &ImportArguments, vectors: &Path) -> VectorImport {
+    VectorImport {
+        vectors: vectors.to_path_buf(),
+        ids: arguments.ids.clone(),
+        metadata: arguments.metadata.clone(),
+        metric: metric(arguments),
+        batch_size: arguments.batch_size,
+        strict: arguments.strict,
+    }
+}
+
+fn metric(arguments: &ImportArguments) -> Metric {
+    match arguments.metric {
+        MetricChoice::Cosine => Metric::Cosine,
+        MetricChoice::InnerProduct => Metric::InnerProduct,
+        MetricChoice::Euclidean => Metric::Euclidean,
+    }
 }
 
 fn show(report: &ImportReport, collection: &Path, output: &Output) -> anyhow::Result<()> {
