@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::Errors;
 use super::embed::embed;
 use super::text_embeddings::{SentenceSimilarityRequest, sentence_similarity};
-use crate::error::{ApiError, ApiResult, InferenceError};
+use crate::error::{ApiError, ApiResult, ErrorBody, InferenceError};
 use crate::extract::{ApiJson, Body, Form};
 use crate::inputs;
 use crate::state::Shared as SharedState;
@@ -158,6 +158,17 @@ pub enum SimilarityAnswers {
     Cosines(Vec<f32>),
 }
 
+/// An error in our form, or in that of text-embeddings-inference.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes answers")]
+pub enum EitherError {
+    /// Ours.
+    Own(ErrorBody),
+    /// The other one.
+    Inference(InferenceError),
+}
+
 /// The scaled logit of a text and a picture sent as a form.
 ///
 /// JSON makes it the route of text-embeddings-inference: cosines of a sentence with others, and errors in that server's form.
@@ -166,8 +177,8 @@ pub enum SimilarityAnswers {
     request_body(content((PlainPair = "multipart/form-data"), (SentenceSimilarityRequest = "application/json"))),
     responses(
         (status = 200, description = "The logit, or cosines", body = SimilarityAnswers),
-        (status = 422, description = "JSON that can be read but not answered", body = InferenceError),
-        Errors
+        (status = "4XX", description = "It can't be answered; in the form of whoever asked", body = EitherError),
+        (status = "5XX", description = "The server can't answer", body = EitherError)
     )
 )]
 pub async fn similarity_route(
