@@ -59,7 +59,8 @@ impl Exporter {
     pub fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(&self) -> impl Layer<S> + use<S> {
         // What the exporter says of itself belongs to the log alone.
         let ours =
-            filter_fn(|metadata| *metadata.level() <= Level::INFO && !metadata.target().starts_with("opentelemetry"));
+            filter_fn(|metadata| *metadata.level() <= Level::INFO && !metadata.target().starts_with("opentelemetry"))
+                .with_max_level_hint(LevelFilter::INFO);
         tracing_opentelemetry::layer()
             .with_tracer(self.0.tracer("crossmodal"))
             .with_location(false)
