@@ -61,7 +61,7 @@ fn serve() {
     let (stop, stopped) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        drop(stop.send(()));
+        let _ = stop.send(());
     });
     server.run(async move { drop(stopped.await) }).unwrap();
     drop(logging);
