@@ -101,8 +101,9 @@ pub async fn account(State(state): State<Shared>, request: Request, next: Next) 
     span.in_scope(|| {
         let milliseconds = time.as_secs_f64() * 1000.0;
         match response.extensions().get::<ApiError>() {
+            // Quoted: a message may repeat what the client sent, line breaks included.
             Some(error) => {
-                tracing::info!(status, milliseconds, code = error.code.as_str(), reason = %error.message, "refused")
+                tracing::info!(status, milliseconds, code = error.code.as_str(), reason = ?error.message, "refused")
             }
             None => tracing::info!(status, milliseconds, "answered"),
         }

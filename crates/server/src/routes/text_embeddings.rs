@@ -315,7 +315,7 @@ pub(super) async fn sentence_similarity(
     Ok(ApiJson(cosines))
 }
 
-/// What every route for reranking answers for now.
+/// What every route for reranking answers: there is no reranker to ask.
 pub(super) fn no_reranker() -> ApiError {
     ApiError::new(
         Code::NotImplemented,
