@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::http::Method;
 use axum::http::header::{AUTHORIZATION, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -95,7 +96,7 @@ pub async fn account(State(state): State<Shared>, request: Request, next: Next) 
     let _in_flight = InFlight::new(&state);
     let mut response = next.run(request).instrument(span.clone()).await;
     let (time, status) = (start.elapsed(), response.status().as_u16());
-    state.metrics.request(method.as_str(), &route, status, time);
+    state.metrics.request(counted_as(&method), &route, status, time);
     #[cfg(feature = "otel")]
     crate::telemetry::answered(&span, status);
     span.in_scope(|| {
@@ -125,6 +126,12 @@ fn request_span(id: &str, _route: &str, request: &Request) -> tracing::Span {
 
 #[cfg(feature = "otel")]
 use crate::telemetry::request_span;
+
+/// A method as it is counted: clients may make up as many as they like, each of which would be counted for ever.
+fn counted_as(method: &Method) -> &str {
+    let known = [Method::GET, Method::POST, Method::DELETE, Method::PUT, Method::PATCH, Method::HEAD, Method::OPTIONS];
+    if known.contains(method) { method.as_str() } else { "other" }
+}
 
 /// Counts a request for as long as it is worked on, also when it is dropped half-way.
 struct InFlight(Shared);
@@ -158,6 +165,12 @@ fn request_id(request: &Request) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn made_up_methods_are_counted_as_one() {
+        assert_eq!(counted_as(&Method::DELETE), "DELETE");
+        assert_eq!(counted_as(&Method::from_bytes(b"MADE-UP").unwrap()), "other");
+    }
 
     #[test]
     fn names_of_requests_are_plain() {
