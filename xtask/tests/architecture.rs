@@ -13,8 +13,10 @@ const LAW: &[(&str, &[&str])] = &[
     ("crossmodal-index", &["crossmodal-kernels"]),
     ("crossmodal-store", &["crossmodal-index", "crossmodal-kernels"]),
     ("crossmodal-engine", &["crossmodal-models", "crossmodal-media", "crossmodal-store", "crossmodal-index"]),
+    ("crossmodal-eval", &[]),
+    ("crossmodal-train", &["crossmodal-models", "crossmodal-nn", "crossmodal-media", "crossmodal-eval"]),
     ("crossmodal-server", &["crossmodal-engine"]),
-    ("crossmodal-cli", &["crossmodal-server", "crossmodal-engine"]),
+    ("crossmodal-cli", &["crossmodal-server", "crossmodal-engine", "crossmodal-train"]),
     ("xtask", &[]),
 ];
 

@@ -1,0 +1,80 @@
+//! What the data side hands to the loop.
+
+use crossmodal_media::PixelTensor;
+
+use crate::error::Result;
+
+/// One half of the pairs of a batch, ready for a tower.
+#[derive(Debug, Clone)]
+pub enum Side {
+    /// Prepared pictures, all of one size.
+    Pixels(Vec<PixelTensor>),
+    /// Token ids, with begin and end tokens and without padding.
+    Tokens(Vec<Vec<u32>>),
+}
+
+impl Side {
+    /// How many samples there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Pixels(pictures) => pictures.len(),
+            Self::Tokens(texts) => texts.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Pairs that belong together: sample `i` of `left` goes with sample `i` of `right`.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// What each pair is called in messages: the key of its sample in the data set.
+    pub keys: Vec<String>,
+    /// Usually the pictures.
+    pub left: Side,
+    /// Usually the captions.
+    pub right: Side,
+    /// Hard negatives of the captions, one each, where asked for (NegCLIP).
+    pub negatives: Option<Side>,
+    /// Equal numbers mark equal content on the left side, for example the same picture with another caption.
+    pub left_content: Vec<u64>,
+    /// As `left_content`, of the right side.
+    pub right_content: Vec<u64>,
+    /// A number of the concept that each pair shows, below the number of concepts, where the data set names concepts.
+    pub concepts: Option<Vec<u32>>,
+    /// Samples that were skipped while this batch was filled, each with the reason.
+    pub skipped: Vec<(String, String)>,
+}
+
+/// Where a run stands in its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Position {
+    /// Passes over the data that are complete.
+    pub epoch: u64,
+    /// Batches taken of the pass under way.
+    pub batch: u64,
+}
+
+/// A stream of batches. The same seed and position give the same batches, bit for bit, whatever the number of workers.
+pub trait BatchSource: Send {
+    /// The next batch, or `None` at the end of a pass; the call after that begins the next pass.
+    ///
+    /// # Errors
+    /// Data that can't be read at all; samples that can't are skipped and listed in the batch.
+    fn next_batch(&mut self) -> Result<Option<Batch>>;
+
+    /// Where the next batch will be taken from.
+    fn position(&self) -> Position;
+
+    /// Goes to a position, so that a run can be resumed.
+    ///
+    /// # Errors
+    /// Data that can't be read.
+    fn seek(&mut self, position: Position) -> Result<()>;
+
+    /// Batches of a pass, where that is known before the end of the first one.
+    fn batches_per_epoch(&self) -> Option<u64>;
+}

@@ -1,0 +1,13 @@
+//! Training: losses whose gradients are proven, optimisers, data sets, the loop, and evaluation of a model on a data set.
+//!
+//! A batch's way: `data` reads samples, augments pictures and tokenises texts on worker threads and hands out [`Batch`]es in an order that
+//! depends on the seed alone; the model's differentiable towers turn them into embeddings; a `loss` is a function of embeddings; an
+//! `optimiser` moves the parameters. Events of the loop are given to whoever asked for them; nothing here draws on a terminal.
+
+#![forbid(unsafe_code)]
+
+mod batch;
+mod error;
+
+pub use batch::{Batch, BatchSource, Position, Side};
+pub use error::{Error, Result};
