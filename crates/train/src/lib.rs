@@ -8,6 +8,7 @@
 
 mod batch;
 mod error;
+pub mod loss;
 
 pub use batch::{Batch, BatchSource, Position, Side};
 pub use error::{Error, Result};
