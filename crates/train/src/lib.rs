@@ -8,7 +8,10 @@
 
 mod batch;
 mod error;
+pub mod gradients;
 pub mod loss;
+pub mod optimiser;
+pub mod parameter;
 
 pub use batch::{Batch, BatchSource, Position, Side};
 pub use error::{Error, Result};
