@@ -18,6 +18,7 @@ use crate::tokenizer::{Tokenized, Tokenizer};
 use crate::towers::text::{TextPool, TextTransformer};
 use crate::towers::vit::{Pictures, VisionTransformer};
 use crate::towers::{Parameters, Trace};
+use crate::training::Variables;
 use crate::weights::CanonicalWeights;
 
 /// A plain English text on which all tokenizers of one vocabulary agree. Its ids stand for the vocabulary in space ids.
@@ -35,6 +36,7 @@ pub struct ClipModel {
     cache_dir: Option<std::path::PathBuf>,
     device: Device,
     trainable: bool,
+    variables: Option<Arc<Variables>>,
     precision: Precision,
     vision: Mutex<Option<Arc<VisionTransformer>>>,
     text: Mutex<Option<Arc<TextTransformer>>>,
@@ -78,11 +80,17 @@ impl ClipModel {
             cache_dir: options.cache_dir.clone().or_else(crate::options::default_cache_dir),
             device: Device::Cpu,
             trainable: options.trainable,
+            variables: None,
             precision,
             vision: Mutex::new(None),
             text: Mutex::new(None),
             space: Mutex::new(None),
         }
+    }
+
+    /// The same model with its selected parameters as variables, on this device.
+    pub(crate) fn for_training(self, variables: Arc<Variables>, device: Device) -> Self {
+        Self { trainable: true, variables: Some(variables), device, precision: Precision::Fp32, ..self }
     }
 
     /// The configuration the model was built from.
@@ -134,8 +142,8 @@ impl ClipModel {
     }
 
     fn parameters(&self) -> Parameters<'_> {
-        let Self { weights, device, trainable, precision, .. } = self;
-        Parameters { weights, device, trainable: *trainable, precision: *precision }
+        let Self { weights, device, trainable, precision, variables, .. } = self;
+        Parameters { weights, device, trainable: *trainable, variables: variables.as_deref(), precision: *precision }
     }
 
     /// The identity of the weights, whatever layout and precision they are in; what a derived copy carries under

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod clip;
+mod companions;
 pub mod compute;
 pub mod config;
 mod embedder;
@@ -21,6 +22,7 @@ pub mod source;
 mod space;
 pub mod tokenizer;
 pub mod towers;
+pub mod training;
 pub mod verify;
 pub mod weights;
 

@@ -1,7 +1,8 @@
 //! From a model's name to an [`Embedder`]: the table of families, and how each is recognised by its files.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::clip::{ClipModel, Origin, prefix_of};
@@ -11,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::options::LoadOptions;
 use crate::source::{Located, ModelName, resolve};
 use crate::tokenizer::Tokenizer;
-use crate::weights::{CanonicalWeights, Checkpoint};
+use crate::weights::{self, CanonicalWeights, Checkpoint, Recipes, WeightBytes, WeightFile, WeightType};
 
 /// The `model_type` of CLIP in the Hugging Face layout.
 const CLIP: &str = "clip";
@@ -29,12 +30,12 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "CLIP in the Hugging Face layout",
         recognises: is_hf_clip,
-        load: |l, o| Ok(Arc::new(hf_clip(l, o)?)),
+        load: |l, o| Ok(Arc::new(hf_clip(l, Weights::Stored, o)?)),
     },
     Family {
         name: "CLIP in the OpenCLIP layout",
         recognises: is_open_clip,
-        load: |l, o| Ok(Arc::new(open_clip(l, o)?)),
+        load: |l, o| Ok(Arc::new(open_clip(l, Weights::Stored, o)?)),
     },
     Family { name: "a plain OpenAI state dict", recognises: is_bare, load: |l, o| Ok(Arc::new(bare_clip(l, o)?)) },
 ];
@@ -76,9 +77,9 @@ pub(crate) fn locate_clip(name: &str, options: &LoadOptions) -> Result<(Located,
 
 fn load_located_clip(located: &Located, options: &LoadOptions) -> Result<ClipModel> {
     if is_hf_clip(located)? {
-        hf_clip(located, options)
+        hf_clip(located, Weights::Stored, options)
     } else if is_open_clip(located)? {
-        open_clip(located, options)
+        open_clip(located, Weights::Stored, options)
     } else if is_bare(located)? {
         bare_clip(located, options)
     } else {
@@ -161,7 +162,69 @@ fn origin(located: &Located) -> Origin {
 /// Names of tensors whose number of rows may differ from the configuration's, because positions are resized.
 const RESIZABLE: [&str; 2] = ["vision.positions", "text.positions"];
 
-fn hf_clip(located: &Located, options: &LoadOptions) -> Result<ClipModel> {
+/// Where the weights of a model come from.
+#[derive(Clone, Copy)]
+enum Weights<'a> {
+    /// Its files.
+    Stored,
+    /// Nowhere: they are drawn.
+    Drawn(&'a Beginning<'a>),
+}
+
+/// How a model begins that hasn't been trained.
+pub(crate) struct Beginning<'a> {
+    /// Checks that it can be begun.
+    pub(crate) check: fn(&ClipConfig) -> Result<()>,
+    /// The elements of a canonical tensor, by its name and shape.
+    pub(crate) draw: &'a dyn Fn(&ClipConfig, &str, &[usize]) -> Vec<f32>,
+}
+
+/// A model of the architecture in a folder, without weights there.
+pub(crate) fn untrained_clip(
+    folder: &Path,
+    options: &LoadOptions,
+    beginning: Beginning<'_>,
+) -> Result<(Located, ClipModel)> {
+    let located = resolve(&ModelName::Path { path: folder.to_path_buf(), layout: None }, options)?;
+    let weights = Weights::Drawn(&beginning);
+    let model = if is_open_clip(&located)? {
+        open_clip(&located, weights, options)?
+    } else if model_type(&located)?.as_deref() == Some(CLIP) {
+        hf_clip(&located, weights, options)?
+    } else {
+        return Err(unrecognised(&located));
+    };
+    Ok((located, model))
+}
+
+/// The tensors of a layout for an untrained model, as a checkpoint in memory.
+fn drawn(config: &ClipConfig, recipes: &Recipes, beginning: &Beginning<'_>) -> Result<Checkpoint> {
+    (beginning.check)(config)?;
+    let shapes: BTreeMap<&str, &[usize]> = recipes.shapes().collect();
+    let mut tensors = Vec::new();
+    let draw = |name: &str| {
+        let shape = shapes.get(name).copied().unwrap_or_default();
+        Ok((shape.to_vec(), (beginning.draw)(config, name, shape)))
+    };
+    recipes.invert(
+        draw,
+        |_| None,
+        |name, shape, values| {
+            tensors.push((name.to_string(), shape.to_vec(), values.to_vec()));
+            Ok(())
+        },
+    )?;
+    let names: Vec<_> = tensors.iter().map(|(name, shape, _)| (name.clone(), shape.clone())).collect();
+    let mut rest = tensors.into_iter().map(|(_, _, values)| values);
+    let mut bytes = Vec::new();
+    let place = Path::new("untrained.safetensors");
+    weights::write(&mut bytes, place, WeightType::F32, &[], &names, |name| {
+        rest.next().ok_or_else(|| Error::tensor(place, name, "is missing"))
+    })?;
+    Checkpoint::open(&[WeightFile { name: "untrained.safetensors".into(), bytes: WeightBytes::Owned(bytes.into()) }])
+}
+
+fn hf_clip(located: &Located, weights: Weights<'_>, options: &LoadOptions) -> Result<ClipModel> {
     let (path, bytes) = required(located, "config.json")?;
     let preprocessor = match optional(located, "preprocessor_config.json")? {
         Some(found) => Some(found),
@@ -170,17 +233,28 @@ fn hf_clip(located: &Located, options: &LoadOptions) -> Result<ClipModel> {
     let preprocessor = preprocessor.as_ref().map(|(path, bytes)| (path.as_path(), bytes.as_ref()));
     let config = config::hf_clip::read((&path, &bytes), preprocessor)?;
     let tokenizer = Tokenizer::hugging_face(located, config.text.context_length, config.text.vocab_size)?;
-    let checkpoint = Checkpoint::open(&located.weights(Layout::HuggingFace)?)?;
-    let prefix = anchor(&checkpoint, config::hf_clip::ANCHOR)?;
+    let (checkpoint, prefix) = match weights {
+        Weights::Stored => {
+            let checkpoint = Checkpoint::open(&located.weights(Layout::HuggingFace)?)?;
+            let prefix = anchor(&checkpoint, config::hf_clip::ANCHOR)?;
+            (checkpoint, prefix)
+        }
+        Weights::Drawn(beginning) => {
+            (drawn(&config, &config::hf_clip::recipes(&config, ""), beginning)?, String::new())
+        }
+    };
     let recipes = config::hf_clip::recipes(&config, &prefix);
     let weights = CanonicalWeights::new(checkpoint, recipes, config::hf_clip::ignorable, &[])?;
     Ok(ClipModel::new(config, tokenizer, weights, origin(located), options))
 }
 
-fn open_clip(located: &Located, options: &LoadOptions) -> Result<ClipModel> {
+fn open_clip(located: &Located, weights: Weights<'_>, options: &LoadOptions) -> Result<ClipModel> {
     let (path, bytes) = required(located, "open_clip_config.json")?;
     let config = config::open_clip::read(&path, &bytes)?;
-    let checkpoint = Checkpoint::open(&located.weights(Layout::OpenClip)?)?;
+    let checkpoint = match weights {
+        Weights::Stored => Checkpoint::open(&located.weights(Layout::OpenClip)?)?,
+        Weights::Drawn(beginning) => drawn(&config, &config::open_clip::recipes(&config, "", ""), beginning)?,
+    };
     with_open_clip_names(located, options, config, checkpoint)
 }
 
@@ -218,7 +292,6 @@ pub(crate) fn anchor(checkpoint: &Checkpoint, name: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::time::Duration;
 
     use super::*;

@@ -7,11 +7,16 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+pub mod checkpoint;
 mod error;
+pub mod grad_cache;
 pub mod gradients;
+pub mod log;
 pub mod loss;
+pub mod model;
 pub mod optimiser;
 pub mod parameter;
+mod random;
 
 pub use batch::{Batch, BatchSource, Position, Side};
 pub use error::{Error, Result};

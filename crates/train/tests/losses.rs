@@ -62,6 +62,7 @@ fn check_fixture(name: &str, loss: &dyn Loss, log_scale: f64, bias: Option<f64>)
             right,
             negatives: None,
             teacher: None,
+            concepts: None,
             features: Some((features[0].clone(), features[1].clone())),
             temperature: Temperature {
                 log_scale: log_scale.as_tensor().clone(),
@@ -212,6 +213,7 @@ fn check_loops(loss: &dyn Loss, pairing: &Pairing, loops: impl Fn(&Plain) -> f64
             scale,
         }),
         features: None,
+        concepts: None,
         temperature: Temperature {
             log_scale: log_scale.as_tensor().clone(),
             bias: needs.bias.then(|| bias.as_tensor().clone()),
@@ -343,6 +345,7 @@ fn matryoshka_is_the_weighted_mean_over_widths() {
         negatives: None,
         teacher: None,
         features: None,
+        concepts: None,
         temperature: Temperature { log_scale: scalar(0.0).into_inner(), bias: None },
         pairing: distinct(),
     };
@@ -472,6 +475,7 @@ fn accuracy_counts_duplicates_as_right() {
         negatives: None,
         teacher: None,
         features: None,
+        concepts: None,
         temperature: Temperature { log_scale: scalar(0.0).into_inner(), bias: None },
         pairing,
     };

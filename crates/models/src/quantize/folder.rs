@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::{SCHEME_KEY, WEIGHTS, is_part_of_a_copy};
+use super::SCHEME_KEY;
+use crate::companions::{WEIGHTS, is_part_of_a_copy};
 use crate::error::{Error, Result};
 use crate::source::Located;
 use crate::weights::Checkpoint;

@@ -15,15 +15,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use serde_json::json;
 
-use crate::clip::ClipModel;
-use crate::config::{self, Layout};
+use crate::companions::{companions, weight_name};
 use crate::embedder::Embedder;
 use crate::error::{Error, Result};
-use crate::load::{anchor, locate_clip};
+use crate::load::locate_clip;
 use crate::options::LoadOptions;
-use crate::source::Located;
 use crate::space::ORIGIN_KEY;
 use crate::weights::CanonicalWeights;
 use file::WeightWriter;
@@ -35,29 +32,6 @@ pub const SCHEME_KEY: &str = "crossmodal.quantization";
 /// The value of [`SCHEME_KEY`]: each row of a matrix is integers from -63 to 63 times a scale, those of the token table from -127 to
 /// 127.
 pub const SCHEME: &str = "int8 per row, 63 levels, 127 in the token table";
-
-const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
-
-/// The weight file of a copy, by its layout.
-const WEIGHTS: [(Layout, &str); 2] =
-    [(Layout::HuggingFace, "model.safetensors"), (Layout::OpenClip, "open_clip_model.safetensors")];
-
-/// Files that a Hugging Face model consists of besides weights.
-const HUGGING_FACE_FILES: [&str; 3] = ["config.json", "preprocessor_config.json", "processor_config.json"];
-
-/// Files of tokenizers, in either layout. A name ending in `*` stands for all that begin like it.
-const TOKENIZER_FILES: [&str; 7] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "bpe*",
-];
-
-/// Terms that travel with the weights.
-const LICENCE_FILES: [&str; 2] = ["LICENSE*", "NOTICE*"];
 
 /// How a copy is made.
 #[derive(Debug, Clone, Default)]
@@ -116,7 +90,7 @@ pub fn quantize(
     for (name, bytes) in companions(&located, &model)? {
         folder.write(&name, &bytes)?;
     }
-    let weights_name = WEIGHTS.iter().find(|(layout, _)| *layout == model.config().layout).map_or("", |(_, name)| name);
+    let weights_name = weight_name(model.config().layout);
     let mut writer = WeightWriter::create(&folder, weights_name, weights.checkpoint(), &tensors, &metadata)?;
     for (done, tensor) in tensors.iter().enumerate() {
         progress(done, tensors.len());
@@ -182,43 +156,4 @@ fn tensors(weights: &CanonicalWeights) -> Vec<SourceTensor<'_>> {
         forms.extend(weights.row_sources(canonical).iter().map(|name| (name.as_str(), Form::of(canonical))));
     }
     forms.into_iter().map(|(name, form)| SourceTensor { name, form }).collect()
-}
-
-/// Names and contents of what the copy needs besides weights.
-fn companions(located: &Located, model: &ClipModel) -> Result<Vec<(String, Vec<u8>)>> {
-    let present = located.files()?;
-    let has_config = located.read(OPEN_CLIP_CONFIG)?.is_some();
-    let patterns: Vec<&str> = match model.config().layout {
-        Layout::HuggingFace => [&HUGGING_FACE_FILES[..], &TOKENIZER_FILES, &LICENCE_FILES].concat(),
-        Layout::OpenClip if has_config => [&[OPEN_CLIP_CONFIG][..], &TOKENIZER_FILES, &LICENCE_FILES].concat(),
-        // Of what lies around a bare file, only this can be part of the model.
-        Layout::OpenClip => vec!["merges.txt", "bpe*"],
-    };
-    let mut files = Vec::new();
-    for name in present.into_iter().filter(|name| patterns.iter().any(|pattern| fits(name, pattern))) {
-        if let Some(bytes) = located.read(&name)? {
-            files.push((name, bytes.into_owned()));
-        }
-    }
-    if model.config().layout == Layout::OpenClip && !has_config {
-        let checkpoint = model.weights().checkpoint();
-        let prefix = anchor(checkpoint, config::open_clip::ANCHOR)?;
-        let config = json!({ "model_cfg": config::describe_state_dict(checkpoint, &prefix)? });
-        files.push((OPEN_CLIP_CONFIG.to_string(), format!("{config:#}\n").into_bytes()));
-    }
-    Ok(files)
-}
-
-fn fits(name: &str, pattern: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(start) => name.starts_with(start),
-        None => name == pattern,
-    }
-}
-
-/// Whether a file of this name can be part of a copy.
-fn is_part_of_a_copy(name: &str) -> bool {
-    let weights = WEIGHTS.iter().map(|(_, name)| name);
-    let others = HUGGING_FACE_FILES.iter().chain(&TOKENIZER_FILES).chain(&LICENCE_FILES).chain(&[OPEN_CLIP_CONFIG]);
-    weights.chain(others).any(|pattern| fits(name, pattern))
 }

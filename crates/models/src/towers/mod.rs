@@ -20,6 +20,7 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::options::Precision;
+use crate::training::Variables;
 use crate::weights::CanonicalWeights;
 
 /// The road a tower takes, with what it needs on it.
@@ -66,14 +67,24 @@ pub struct Parameters<'a> {
     pub device: &'a Device,
     /// Whether parameters become variables, so that gradients can be asked for; otherwise the tower is packed for inference.
     pub trainable: bool,
+    /// Which of them become variables, where they are to be found again; `None` makes all of them variables.
+    pub variables: Option<&'a Variables>,
     /// The arithmetic of packed blocks.
     pub precision: Precision,
 }
 
 impl Parameters<'_> {
     fn tensor(&self, name: &str) -> Result<Tensor> {
-        let tensor = self.weights.tensor(name, self.device)?;
-        if self.trainable { Ok(Var::from_tensor(&tensor)?.into_inner()) } else { Ok(tensor) }
+        self.parameter(name, self.weights.tensor(name, self.device)?)
+    }
+
+    /// A parameter with these values, which may be others than the checkpoint's.
+    fn parameter(&self, name: &str, values: Tensor) -> Result<Tensor> {
+        match self.variables {
+            _ if !self.trainable => Ok(values),
+            Some(variables) => variables.parameter(name, values),
+            None => Ok(Var::from_tensor(&values)?.into_inner()),
+        }
     }
 
     fn optional(&self, name: &str) -> Result<Option<Tensor>> {

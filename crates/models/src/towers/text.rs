@@ -166,12 +166,14 @@ impl TextTransformer {
     /// # Errors
     /// Tensors that can't be decoded.
     pub fn load(config: &TextConfig, parameters: &Parameters<'_>) -> Result<Self> {
-        let positions = parameters.tensor("text.positions")?;
+        let positions = parameters.weights.tensor("text.positions", parameters.device)?;
         let positions = if positions.dims2()?.0 == config.context_length {
             positions
         } else {
             resize_sequence_positions(&positions, config.context_length)?
         };
+        // What is trained is what was resized, as in the references.
+        let positions = parameters.parameter("text.positions", positions)?;
         let projected = match config.projection {
             TextProjection::None => false,
             TextProjection::Matrix | TextProjection::Affine => true,

@@ -163,7 +163,7 @@ impl VisionTransformer {
     /// # Errors
     /// Tensors that can't be decoded.
     pub fn load(config: &VisionConfig, parameters: &Parameters<'_>, resize: GridResize) -> Result<Self> {
-        let positions = parameters.tensor("vision.positions")?;
+        let positions = parameters.weights.tensor("vision.positions", parameters.device)?;
         let stored = positions.dims2()?.0;
         let positions = if stored == config.positions() {
             positions
@@ -175,6 +175,8 @@ impl VisionTransformer {
             }
             resize_grid_positions(&positions, (side, side), config.grid(), resize)?
         };
+        // What is trained is what was resized, as in the references.
+        let positions = parameters.parameter("vision.positions", positions)?;
         let VisionConfig { layers, width, heads, activation, eps, pre_norm, .. } = *config;
         let road = if parameters.trainable {
             let block = |i| parameters.block(&format!("vision.blocks.{i}"), heads, activation, eps);
@@ -208,13 +210,35 @@ impl VisionTransformer {
     /// Pictures smaller than a patch.
     pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
         match &self.road {
-            Road::Layers(layers) => self.run_layers(layers, pixels, None),
+            Road::Layers(layers) => self.run_layers(layers, pixels, None, None),
             Road::Packed(_) => {
                 let rows = self.with_pictures(pixels, |pictures| self.encode(pictures, &CancelToken::new()))?;
                 let width = rows.first().map_or(0, Vec::len);
                 Ok(Tensor::from_vec(rows.concat(), (pixels.dim(0)?, width), &Device::Cpu)?)
             }
         }
+    }
+
+    /// As [`forward`](Self::forward), seeing each picture only through the patches whose numbers are listed for it (row by row from the top, the first being 0): as many
+    /// for each, at least one. Patches that aren't seen cost next to nothing.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward); lists of unequal lengths, patches that don't exist, and a tower that was packed for inference.
+    pub fn forward_kept(&self, pixels: &Tensor, kept: Option<&[Vec<u32>]>) -> Result<Tensor> {
+        let Some(kept) = kept else { return self.forward(pixels) };
+        let Road::Layers(layers) = &self.road else {
+            return Err(Error::Input("patches can be left out by a trainable tower only".into()));
+        };
+        let (batch, _, height, width) = pixels.dims4()?;
+        let all = (height / self.config.patch_size) * (width / self.config.patch_size);
+        let count = kept.first().map_or(0, Vec::len);
+        let fit = |list: &Vec<u32>| list.len() == count && list.iter().all(|patch| (*patch as usize) < all);
+        if kept.len() != batch || count == 0 || !kept.iter().all(fit) {
+            let reason =
+                format!("one list of patches for each of {batch} pictures, all of one length, numbers below {all}");
+            return Err(Error::Input(format!("lists of patches that don't fit, expected {reason}")));
+        }
+        self.run_layers(layers, pixels, Some(kept), None)
     }
 
     /// Maps any number of pictures of one size to un-normalised embeddings, as many at a time as is fastest.
@@ -233,7 +257,7 @@ impl VisionTransformer {
                 let one = |pixels: &&[f32]| {
                     cancel.check()?;
                     let pixels = Tensor::from_slice(pixels, (1, 3, height, width), self.positions.device())?;
-                    Ok(self.run_layers(layers, &pixels, None)?.flatten_all()?.to_vec1()?)
+                    Ok(self.run_layers(layers, &pixels, None, None)?.flatten_all()?.to_vec1()?)
                 };
                 pixels.iter().map(one).collect()
             }
@@ -248,7 +272,7 @@ impl VisionTransformer {
     pub fn trace(&self, pixels: &Tensor) -> Result<Trace> {
         let mut trace = Trace::new();
         match &self.road {
-            Road::Layers(layers) => drop(self.run_layers(layers, pixels, Some(&mut trace))?),
+            Road::Layers(layers) => drop(self.run_layers(layers, pixels, None, Some(&mut trace))?),
             Road::Packed(packed) => {
                 let cancel = CancelToken::new();
                 self.with_pictures(pixels, |pictures| self.encode_packed(packed, pictures, &cancel, Some(&mut trace)))?;
@@ -265,16 +289,36 @@ impl VisionTransformer {
         work(Pictures { pixels: &pixels, height, width })
     }
 
-    fn run_layers(&self, layers: &Layers, pixels: &Tensor, mut trace: Option<&mut Trace>) -> Result<Tensor> {
+    fn run_layers(
+        &self,
+        layers: &Layers,
+        pixels: &Tensor,
+        kept: Option<&[Vec<u32>]>,
+        mut trace: Option<&mut Trace>,
+    ) -> Result<Tensor> {
         let mut note = |name: &str, x: &Tensor| {
             if let Some(trace) = trace.as_deref_mut() {
                 super::note(trace, name, x);
             }
         };
         let (batch, _, height, width) = pixels.dims4()?;
+        let positions = self.positions_for(height, width)?;
         let x = layers.patches.forward(pixels)?;
-        let class = layers.class.broadcast_as((batch, 1, self.config.width))?;
-        let x = Tensor::cat(&[&class, &x], 1)?.broadcast_add(&self.positions_for(height, width)?)?;
+        let patches = x.dim(1)?;
+        let x = x.broadcast_add(&positions.narrow(0, 1, patches)?)?;
+        let x = match kept {
+            None => x,
+            Some(kept) => {
+                let places = kept
+                    .iter()
+                    .enumerate()
+                    .flat_map(|(picture, list)| list.iter().map(move |patch| (picture * patches) as u32 + patch));
+                let places = Tensor::from_iter(places, x.device())?;
+                x.flatten_to(1)?.index_select(&places, 0)?.reshape((batch, (), self.config.width))?
+            }
+        };
+        let class = layers.class.broadcast_add(&positions.narrow(0, 0, 1)?)?;
+        let x = Tensor::cat(&[&class.broadcast_as((batch, 1, self.config.width))?, &x], 1)?;
         note("embeddings", &x);
         let mut x = match &layers.norm_pre {
             Some(norm) => norm.forward(&x)?,

@@ -43,6 +43,47 @@ impl Recipes {
         self.entries.insert(canonical.into(), (recipe, shape.to_vec()));
     }
 
+    /// The canonical names with their shapes, in alphabetical order.
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.entries.iter().map(|(name, (_, shape))| (name.as_str(), shape.as_slice()))
+    }
+
+    /// Makes a layout's own tensors from canonical ones: name, shape and elements in row-major order. `values` gives the elements and the shape of each canonical tensor;
+    /// `own_shape` says which shape a tensor of the layout has, where that isn't clear (scalars are stored as such or as vectors of one).
+    ///
+    /// # Errors
+    /// Those of `values` and of `each`, which gets one tensor after the other.
+    pub fn invert(
+        &self,
+        mut values: impl FnMut(&str) -> Result<(Vec<usize>, Vec<f32>)>,
+        own_shape: impl Fn(&str) -> Option<Vec<usize>>,
+        mut each: impl FnMut(&str, &[usize], &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        for (canonical, (recipe, _)) in &self.entries {
+            let (shape, values) = values(canonical)?;
+            match recipe {
+                Recipe::Copy(name) => {
+                    let scalar = own_shape(name).filter(|own| values.len() == 1 && own.iter().product::<usize>() == 1);
+                    each(name, &scalar.unwrap_or(shape), &values)?;
+                }
+                Recipe::Transpose(name) => {
+                    let (rows, columns) = (shape[0], shape[1]);
+                    let cells = (0..values.len()).map(|flat| values[flat % rows * columns + flat / rows]);
+                    each(name, &[columns, rows], &cells.collect::<Vec<f32>>())?;
+                }
+                Recipe::Stack(names) => {
+                    let mut part = shape.clone();
+                    part[0] /= names.len();
+                    let size = values.len() / names.len();
+                    for (name, values) in names.iter().zip(values.chunks_exact(size)) {
+                        each(name, &part, values)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Number of parameters of all tensors whose canonical name starts with `prefix`.
     pub fn parameters(&self, prefix: &str) -> u64 {
         let matching = self.entries.iter().filter(|(name, _)| name.starts_with(prefix));
@@ -88,6 +129,11 @@ impl CanonicalWeights {
     /// The files behind this view.
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
+    }
+
+    /// What canonical tensors are made from.
+    pub fn recipes(&self) -> &Recipes {
+        &self.recipes
     }
 
     /// The canonical names in alphabetical order.

@@ -6,10 +6,12 @@
 mod canonical;
 mod pickle;
 mod safetensors;
+mod write;
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crossmodal_kernels::MappedFile;
 use crossmodal_kernels::product::{INT8_LEVELS, Int8Weights};
@@ -17,6 +19,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 pub use canonical::{CanonicalWeights, Recipe, Recipes};
+pub use write::{WeightType, write};
 
 use crate::error::{Error, Result};
 
@@ -27,6 +30,8 @@ pub enum WeightBytes {
     Static(&'static [u8]),
     /// In a file, to be mapped.
     File(PathBuf),
+    /// In memory, for example the parameters that an untrained model begins with.
+    Owned(Arc<[u8]>),
 }
 
 /// A weight file: a name for messages and its bytes.
@@ -89,6 +94,7 @@ pub(crate) fn row_major(shape: &[usize]) -> Vec<usize> {
 enum OpenFile {
     Static(&'static [u8]),
     Mapped(MappedFile),
+    Owned(Arc<[u8]>),
 }
 
 impl OpenFile {
@@ -96,6 +102,7 @@ impl OpenFile {
         match self {
             Self::Static(bytes) => bytes,
             Self::Mapped(map) => map,
+            Self::Owned(bytes) => bytes,
         }
     }
 }
@@ -129,6 +136,7 @@ impl Checkpoint {
     fn add(&mut self, file: &WeightFile) -> Result<()> {
         let (path, open) = match &file.bytes {
             WeightBytes::Static(bytes) => (PathBuf::from(&file.name), OpenFile::Static(bytes)),
+            WeightBytes::Owned(bytes) => (PathBuf::from(&file.name), OpenFile::Owned(bytes.clone())),
             WeightBytes::File(path) => {
                 let map = MappedFile::open(path).map_err(|error| Error::io(path, error))?;
                 (path.clone(), OpenFile::Mapped(map))

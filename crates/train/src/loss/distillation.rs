@@ -7,7 +7,7 @@ use super::cross_entropy::{cross_entropy, soft_cross_entropy};
 use super::{Embeddings, Loss, Needs, Teacher};
 use crate::error::{Error, Result};
 
-const NEEDS: Needs = Needs { negatives: false, teacher: true, bias: false };
+const NEEDS: Needs = Needs { negatives: false, teacher: true, bias: false, concepts: false };
 
 /// The mean squared difference of the unit vectors, both sides added (CLIP-KD, Yang et al. 2024). Teacher and student must be of one width.
 #[derive(Debug, Clone, Copy, Default)]

@@ -3,6 +3,7 @@
 //! All take unit vectors, so that a loss can be put on parts of them ([`Matryoshka`]) or on cached ones (gradients in pieces). They compute in the type of
 //! their inputs; tests compare values and gradients in `f64` with references.
 
+mod concepts;
 mod cross_clr;
 mod cross_entropy;
 mod cy_clip;
@@ -16,6 +17,7 @@ mod weighted_sum;
 
 use candle_core::Tensor;
 
+pub use concepts::{ConceptSoftmax, Concepts};
 pub use cross_clr::{CrossClr, CrossClrForm};
 pub use cy_clip::CyClip;
 pub use distillation::{AffinityMimicking, FeatureDistillation, InteractiveDistillation};
@@ -76,6 +78,8 @@ pub struct Embeddings {
     /// Input features `[batch, any width]` of both sides, by which CrossCLR judges how well connected a sample is; without them it takes the embeddings themselves,
     /// without gradient.
     pub features: Option<(Tensor, Tensor)>,
+    /// The scaffold's table, and what the pairs show.
+    pub concepts: Option<Concepts>,
     /// What turns similarities into logits.
     pub temperature: Temperature,
     /// Which pairs belong together.
@@ -132,6 +136,8 @@ pub struct Needs {
     pub teacher: bool,
     /// A logit bias.
     pub bias: bool,
+    /// Concepts and their table.
+    pub concepts: bool,
 }
 
 impl Needs {
@@ -142,6 +148,7 @@ impl Needs {
             negatives: self.negatives | other.negatives,
             teacher: self.teacher | other.teacher,
             bias: self.bias | other.bias,
+            concepts: self.concepts | other.concepts,
         }
     }
 }
