@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use crossmodal_media::PixelTensor;
-use crossmodal_models::training::TrainableClip;
+use crossmodal_models::training::{AdapterRule, TrainableClip, Variables};
 use crossmodal_models::weights::WeightType;
 use crossmodal_models::{CancelToken, ClipModel, Embedder, LoadOptions, load_clip};
 
@@ -22,7 +22,8 @@ fn path(model: &str) -> PathBuf {
 }
 
 fn trainable(model: &Path) -> TrainableClip {
-    TrainableClip::load(model.to_str().unwrap(), &LoadOptions::default(), &Device::Cpu, |_| true).unwrap()
+    TrainableClip::load(model.to_str().unwrap(), &LoadOptions::default(), &Device::Cpu, Variables::new(|_| true))
+        .unwrap()
 }
 
 fn loaded(model: &Path) -> ClipModel {
@@ -143,8 +144,10 @@ fn an_untrained_model_is_drawn_from_its_seed_and_can_be_saved() {
                 std::fs::copy(entry.path(), architecture.join(entry.file_name())).unwrap();
             }
         }
-        let begin =
-            |seed| TrainableClip::begin(&architecture, seed, &LoadOptions::default(), &Device::Cpu, |_| true).unwrap();
+        let begin = |seed| {
+            TrainableClip::begin(&architecture, seed, &LoadOptions::default(), &Device::Cpu, Variables::new(|_| true))
+                .unwrap()
+        };
         let (one, same, other) = (begin(7), begin(7), begin(8));
         let name = "text.blocks.0.mlp.fc1.weight";
         assert_eq!(one.values(name).unwrap(), same.values(name).unwrap());
@@ -164,7 +167,7 @@ fn an_untrained_model_is_drawn_from_its_seed_and_can_be_saved() {
         }
     }
     let layer_scale = path("tests/golden/open-clip/vit-custom");
-    let begun = TrainableClip::begin(&layer_scale, 1, &LoadOptions::default(), &Device::Cpu, |_| true);
+    let begun = TrainableClip::begin(&layer_scale, 1, &LoadOptions::default(), &Device::Cpu, Variables::new(|_| true));
     let message = begun.map(drop).unwrap_err().to_string();
     assert!(message.contains("layer scale"), "{message}");
 }
@@ -221,5 +224,49 @@ fn texts_of_all_lengths_go_together() {
         assert!(gap < 2e-4, "{model}: {gap}");
         assert!(trainable.embed_tokens(&[vec![]]).is_err());
         assert!(trainable.embed_tokens(&[vec![10_000_000]]).unwrap_err().to_string().contains("10000000"));
+    }
+}
+
+#[test]
+fn adapters_begin_without_effect_and_are_merged_when_saved() {
+    for model in MODELS {
+        let rule = AdapterRule {
+            rank: 2,
+            scale: 0.5,
+            seed: 1,
+            targets: Box::new(|name| name.contains("attention.q") || name.ends_with(".v") || name.ends_with("fc2")),
+        };
+        let variables = Variables::new(|_| false).with_adapters(rule);
+        let source = path(model);
+        let adapted =
+            TrainableClip::load(source.to_str().unwrap(), &LoadOptions::default(), &Device::Cpu, variables).unwrap();
+        let blocks = adapted.config().vision.layers + adapted.config().text.layers;
+        assert_eq!(adapted.variables().len(), blocks * 3 * 2, "{model}");
+        let (pictures, texts) = (pictures(&adapted, 2), texts(&adapted));
+        let embed =
+            |model: &TrainableClip| [model.embed_pixels(&pictures, None).unwrap(), model.embed_tokens(&texts).unwrap()];
+        let plain = embed(&trainable(&source));
+        let first = embed(&adapted);
+        assert!(plain.iter().zip(&first).all(|(a, b)| gap(a, b) < 1e-6), "{model}");
+        for (name, var) in adapted.variables() {
+            if name.ends_with(".b") {
+                let ramp = candle_core::Tensor::arange(0f32, var.elem_count() as f32, &Device::Cpu).unwrap();
+                let values = (ramp.sin().unwrap() * 0.2).unwrap().reshape(var.shape()).unwrap();
+                var.set(&values).unwrap();
+            }
+        }
+        let trained = embed(&adapted);
+        assert!(plain.iter().zip(&trained).all(|(a, b)| gap(a, b) > 1e-3), "{model}");
+        let folder = tempfile::tempdir().unwrap();
+        adapted.save(folder.path(), WeightType::F32, |_| None).unwrap();
+        let merged = embed(&trainable(folder.path()));
+        for (a, b) in trained.iter().zip(&merged) {
+            assert!(gap(a, b) < 2e-4, "{model}: {}", gap(a, b));
+        }
+        // With the first values of the adapters it is the model as it was.
+        let zeros = |name: &str| name.ends_with(".b").then(|| vec![0.0; adapted.variables()[name].elem_count()]);
+        let zeros = |name: &str| name.contains(".adapter").then(|| zeros(name)).flatten();
+        adapted.save(folder.path(), WeightType::F32, zeros).unwrap();
+        assert_eq!(loaded(folder.path()).weights_id().unwrap(), loaded(&source).weights_id().unwrap(), "{model}");
     }
 }

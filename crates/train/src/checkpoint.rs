@@ -33,6 +33,8 @@ pub struct Progress {
     pub position: Position,
     /// The best validation so far.
     pub best: Option<Best>,
+    /// The step of the last validation, 0 where there was none.
+    pub validated: u64,
     /// Validations since the best one.
     pub validations_since_best: u64,
     /// Samples that were learned from, repeated ones counted each time.
@@ -41,6 +43,8 @@ pub struct Progress {
     pub skipped: u64,
     /// Seconds of work, without the time in between.
     pub seconds: f64,
+    /// Whether there is nothing left to do: all steps are made, or nothing got better any more.
+    pub finished: bool,
     /// Bytes of the log that belong to these steps.
     pub log_bytes: u64,
     /// Bytes of the TensorBoard file that belong to these steps.

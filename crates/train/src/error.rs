@@ -23,7 +23,32 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A loss or a gradient that isn't a number any more; nothing was changed by it.
+    #[error(
+        "step {step}: {what} is {value}, so training stopped before the model was damaged; its batch: {}",
+        list(keys)
+    )]
+    Diverged {
+        /// The step that wasn't made, the first being 0.
+        step: u64,
+        /// What isn't a number: the loss or the gradients.
+        what: &'static str,
+        /// What it is instead.
+        value: f64,
+        /// Keys of the batch's samples.
+        keys: Vec<String>,
+    },
     /// A setting or a value that doesn't fit; the text names it and what was expected.
     #[error("{0}")]
     Invalid(String),
+}
+
+/// The first few keys, and how many more there are.
+fn list(keys: &[String]) -> String {
+    const SHOWN: usize = 12;
+    let shown = keys.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    match keys.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more (all of them in the log)"),
+    }
 }

@@ -17,6 +17,10 @@ pub mod model;
 pub mod optimiser;
 pub mod parameter;
 mod random;
+pub mod report;
+pub mod teacher;
+pub mod trainer;
 
 pub use batch::{Batch, BatchSource, Position, Side};
+pub use crossmodal_models::CancelToken;
 pub use error::{Error, Result};

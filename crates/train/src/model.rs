@@ -1,17 +1,20 @@
 //! A CLIP model in training: which of its parameters are trained, and embeddings of the sides of a batch.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor, Var};
 use crossmodal_models::LoadOptions;
-use crossmodal_models::training::TrainableClip;
+use crossmodal_models::training::{AdapterRule, TrainableClip, Variables};
+use crossmodal_models::weights::WeightType;
 use crossmodal_nn::l2_normalise;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::Side;
 use crate::error::{Error, Result};
 use crate::gradients;
 use crate::loss::Temperature;
+use crate::optimiser::Average;
 use crate::parameter::{CONCEPTS, Parameter, Role};
 use crate::random::Random;
 
@@ -22,7 +25,8 @@ const GREATEST_SCALE: f64 = 100.0;
 const FIRST_BIAS: f32 = -10.0;
 
 /// One of the two towers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Tower {
     /// The picture tower.
     Image,
@@ -64,6 +68,65 @@ pub enum Trained {
     All,
     /// Only the projections into the common space (a linear probe).
     Projections,
+    /// Low-rank adapters beside the linear maps of the blocks, which are merged when the model is saved (LoRA, Hu et al. 2021).
+    LowRank(LowRank),
+}
+
+/// Low-rank adapters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LowRank {
+    /// The smaller dimension of an adapter's two matrices.
+    pub rank: usize,
+    /// The factor on their product is this over the rank.
+    pub alpha: f64,
+    /// Which maps get one: `q`, `k`, `v`, `out`, `fc1`, `fc2`.
+    pub targets: Vec<String>,
+    /// Decides on their first values.
+    pub seed: u64,
+}
+
+impl Default for LowRank {
+    /// Rank 8 for queries and values, the choice of the paper.
+    fn default() -> Self {
+        Self { rank: 8, alpha: 16.0, targets: vec!["q".into(), "v".into()], seed: 0 }
+    }
+}
+
+/// The maps of a block that can have an adapter.
+const TARGETS: [&str; 6] = ["q", "k", "v", "out", "fc1", "fc2"];
+
+impl LowRank {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// A rank or alpha out of range, no targets or unknown ones.
+    pub fn check(&self) -> Result<()> {
+        if !(1..=1024).contains(&self.rank) {
+            return Err(Error::Invalid(format!("lora.rank is {}, expected 1 to 1024", self.rank)));
+        }
+        if !(self.alpha > 0.0 && self.alpha.is_finite()) {
+            return Err(Error::Invalid(format!("lora.alpha is {}, expected a number above 0", self.alpha)));
+        }
+        let unknown = self.targets.iter().find(|target| !TARGETS.contains(&target.as_str()));
+        match unknown {
+            _ if self.targets.is_empty() => Err(Error::Invalid("lora.targets: expected at least one".into())),
+            Some(unknown) => {
+                let all = TARGETS.join(", ");
+                Err(Error::Invalid(format!("lora.targets: there is no {unknown:?}, expected some of {all}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn rule(&self, lock: Option<Tower>) -> AdapterRule {
+        let targets = self.targets.clone();
+        let fits = move |name: &str| {
+            let free = lock.is_none_or(|tower| !name.starts_with(tower.prefix()));
+            free && name.rsplit('.').next().is_some_and(|last| targets.iter().any(|target| target == last))
+        };
+        AdapterRule { rank: self.rank, scale: self.alpha / self.rank as f64, seed: self.seed, targets: Box::new(fits) }
+    }
 }
 
 impl Selection {
@@ -79,6 +142,16 @@ impl Selection {
         match self.trained {
             Trained::All => true,
             Trained::Projections => name.contains(".projection."),
+            Trained::LowRank(_) => false,
+        }
+    }
+
+    fn variables(&self) -> Variables {
+        let chosen = self.clone();
+        let variables = Variables::new(move |name: &str| chosen.selects(name));
+        match &self.trained {
+            Trained::LowRank(adapters) => variables.with_adapters(adapters.rule(self.lock)),
+            Trained::All | Trained::Projections => variables,
         }
     }
 }
@@ -113,11 +186,10 @@ impl Model {
     /// # Errors
     /// A model that can't be loaded, or a selection that leaves nothing of the towers to train.
     pub fn open(start: &Start, selection: &Selection, options: &LoadOptions, device: &Device) -> Result<Self> {
-        let chosen = selection.clone();
-        let selected = move |name: &str| chosen.selects(name);
+        let variables = selection.variables();
         let clip = match start {
-            Start::Checkpoint(name) => TrainableClip::load(name, options, device, selected)?,
-            Start::Architecture { folder, seed } => TrainableClip::begin(folder, *seed, options, device, selected)?,
+            Start::Checkpoint(name) => TrainableClip::load(name, options, device, variables)?,
+            Start::Architecture { folder, seed } => TrainableClip::begin(folder, *seed, options, device, variables)?,
         };
         let parameters: Vec<Parameter> =
             clip.variables().into_iter().map(|(name, var)| Parameter::new(name, var)).collect();
@@ -223,6 +295,18 @@ impl Model {
         }
     }
 
+    /// Writes the model as files in the layout it came from, with averages instead of the last parameters where they are given.
+    ///
+    /// # Errors
+    /// As [`TrainableClip::save`].
+    pub fn save(&self, folder: &Path, dtype: WeightType, average: Option<&Average>) -> Result<()> {
+        let values = |name: &str| {
+            let at = self.parameters.iter().position(|parameter| parameter.name == name)?;
+            average.map(|average| average.values()[at].clone())
+        };
+        Ok(self.clip.save(folder, dtype, values)?)
+    }
+
     /// The factor on cosines.
     ///
     /// # Errors
@@ -234,7 +318,8 @@ impl Model {
 }
 
 /// Patches that are left out of pictures in training.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PatchDropping {
     /// The smallest share of patches that is kept, above 0.
     pub least: f64,

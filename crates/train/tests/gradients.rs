@@ -8,7 +8,7 @@ use crossmodal_models::LoadOptions;
 use crossmodal_train::grad_cache::{Outcome, View, gradients};
 use crossmodal_train::gradients::with_values;
 use crossmodal_train::loss::{ConceptSoftmax, Duplicates, InfoNce, Loss, NegClip, SigLip, Teacher, Term, WeightedSum};
-use crossmodal_train::model::{Model, PatchDropping, Selection, Start, Tower, Trained};
+use crossmodal_train::model::{LowRank, Model, PatchDropping, Selection, Start, Tower, Trained};
 use crossmodal_train::{Batch, Side};
 
 const MODELS: [&str; 6] = [
@@ -129,7 +129,7 @@ fn pieces_have_the_gradients_of_the_whole_batch() {
 
 #[test]
 fn what_is_locked_is_not_trained() {
-    let cases: [(Selection, &[&str], &[&str]); 3] = [
+    let cases: [(Selection, &[&str], &[&str]); 4] = [
         (
             Selection { lock: Some(Tower::Image), ..Selection::default() },
             &["text.tokens", "text.projection.weight", "logit_scale"],
@@ -144,6 +144,11 @@ fn what_is_locked_is_not_trained() {
             Selection { lock: Some(Tower::Text), temperature: false, ..Selection::default() },
             &["vision.class"],
             &["text.", "logit"],
+        ),
+        (
+            Selection { trained: Trained::LowRank(LowRank::default()), lock: Some(Tower::Image), temperature: true },
+            &["text.blocks.0.attention.qkv.adapter.q.a", "text.blocks.1.attention.qkv.adapter.v.b", "logit_scale"],
+            &["vision.", "weight", "bias", "adapter.k", "tokens"],
         ),
     ];
     for (selection, trained, locked) in cases {

@@ -92,7 +92,13 @@ impl Parameters<'_> {
     }
 
     fn linear(&self, prefix: &str) -> Result<Linear> {
-        Ok(Linear::new(self.tensor(&format!("{prefix}.weight"))?, self.optional(&format!("{prefix}.bias"))?))
+        let weight = self.tensor(&format!("{prefix}.weight"))?;
+        let shape = weight.dims2()?;
+        let linear = Linear::new(weight, self.optional(&format!("{prefix}.bias"))?);
+        match self.variables.filter(|_| self.trainable) {
+            Some(variables) => variables.adapted(prefix, linear, shape, self.device),
+            None => Ok(linear),
+        }
     }
 
     fn norm(&self, prefix: &str, eps: f64) -> Result<LayerNorm> {

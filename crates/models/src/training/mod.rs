@@ -12,7 +12,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use crossmodal_media::{ImagePrep, PixelTensor};
 
 pub use save::replace_file;
-pub use variables::Variables;
+pub use variables::{AdapterRule, Variables};
 
 use crate::clip::ClipModel;
 use crate::companions::companions;
@@ -25,7 +25,7 @@ use crate::tokenizer::Tokenizer;
 /// A CLIP model whose selected parameters are variables.
 #[derive(Debug)]
 pub struct TrainableClip {
-    clip: ClipModel,
+    clip: Arc<ClipModel>,
     variables: Arc<Variables>,
     /// Names and contents of the files that the model consists of besides weights.
     companions: Vec<(String, Vec<u8>)>,
@@ -35,20 +35,15 @@ pub struct TrainableClip {
 }
 
 impl TrainableClip {
-    /// Loads the model of this name for training on `device`. Parameters whose canonical names are `selected` become variables.
+    /// Loads the model of this name for training on `device`. `variables` says which parameters become some.
     ///
     /// # Errors
     /// As [`load`](crate::load()).
-    pub fn load(
-        name: &str,
-        options: &LoadOptions,
-        device: &Device,
-        selected: impl Fn(&str) -> bool + Send + Sync + 'static,
-    ) -> Result<Self> {
+    pub fn load(name: &str, options: &LoadOptions, device: &Device, variables: Variables) -> Result<Self> {
         let options = LoadOptions { trainable: true, precision: None, ..options.clone() };
         let (located, clip) = locate_clip(name, &options)?;
         let companions = companions(&located, &clip)?;
-        Self::new(clip, companions, device, selected)
+        Self::new(clip, companions, device, variables)
     }
 
     /// Begins an untrained model: `architecture` is a folder with everything that a model consists of but weights. Parameters are drawn from the seed, as transformers
@@ -61,24 +56,19 @@ impl TrainableClip {
         seed: u64,
         options: &LoadOptions,
         device: &Device,
-        selected: impl Fn(&str) -> bool + Send + Sync + 'static,
+        variables: Variables,
     ) -> Result<Self> {
         let options = LoadOptions { trainable: true, precision: None, ..options.clone() };
         let draw = |config: &ClipConfig, name: &str, shape: &[usize]| initialise::values(config, seed, name, shape);
         let (located, clip) =
             untrained_clip(architecture, &options, Beginning { check: initialise::check, draw: &draw })?;
         let companions = companions(&located, &clip)?;
-        Self::new(clip, companions, device, selected)
+        Self::new(clip, companions, device, variables)
     }
 
-    fn new(
-        clip: ClipModel,
-        companions: Vec<(String, Vec<u8>)>,
-        device: &Device,
-        selected: impl Fn(&str) -> bool + Send + Sync + 'static,
-    ) -> Result<Self> {
-        let variables = Arc::new(Variables::new(selected));
-        let clip = clip.for_training(variables.clone(), device.clone());
+    fn new(clip: ClipModel, companions: Vec<(String, Vec<u8>)>, device: &Device, variables: Variables) -> Result<Self> {
+        let variables = Arc::new(variables);
+        let clip = Arc::new(clip.for_training(variables.clone(), device.clone()));
         let scalar = |name: &str| {
             let value = clip.weights().values(name)?.1[0];
             variables.parameter(name, Tensor::new(value, device)?)
@@ -89,6 +79,11 @@ impl TrainableClip {
         clip.vision()?;
         clip.text()?;
         Ok(Self { clip, variables, companions, logit_scale, logit_bias, device: device.clone() })
+    }
+
+    /// The model itself, for what it knows about preparing its inputs.
+    pub fn model(&self) -> &Arc<ClipModel> {
+        &self.clip
     }
 
     /// The configuration the model was built from.
@@ -178,7 +173,7 @@ impl TrainableClip {
         self.clip.text()?.forward(&padded)
     }
 
-    /// Shape and elements of the parameter of this canonical name as they are now.
+    /// Shape and elements of the parameter of this canonical name as they are now, without what adapters beside it change.
     ///
     /// # Errors
     /// A name that the model doesn't have.

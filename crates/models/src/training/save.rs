@@ -44,7 +44,9 @@ impl TrainableClip {
         recipes.invert(
             |canonical| {
                 let (shape, own) = self.values(canonical)?;
-                Ok((shape, values(canonical).unwrap_or(own)))
+                let mut all = values(canonical).unwrap_or(own);
+                self.variables.merge(canonical, &mut all, &mut values)?;
+                Ok((shape, all))
             },
             own_shape,
             |name, shape, values| {
