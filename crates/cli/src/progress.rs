@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crossmodal_engine::ingest::{Events, Progress};
 use crossmodal_engine::upkeep::KeeperWatch;
 use crossmodal_engine::{ModelEvent, ModelEvents};
+use crossmodal_train::trainer::Event;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output::{Output, complain};
@@ -136,6 +137,68 @@ fn state(progress: &Progress) -> String {
         text.push_str(&format!("  mostly {} ({:.0} %)", stage.as_str(), share.min(1.0) * 100.0));
     }
     text
+}
+
+/// Progress of training.
+pub struct Training {
+    bar: ProgressBar,
+    output: Output,
+    last: Mutex<Instant>,
+}
+
+impl Training {
+    /// A display that shows that something is going on until the first step.
+    pub fn new(output: &Output) -> Self {
+        let bar = bar(output, bar_template(output));
+        bar.set_prefix("training");
+        Self { bar, output: *output, last: Mutex::new(Instant::now()) }
+    }
+
+    /// Shows an event.
+    pub fn hear(&self, event: &Event) {
+        match event {
+            Event::Started { step, steps, .. } => {
+                self.bar.set_length(*steps);
+                self.bar.set_position(*step);
+            }
+            Event::Step(report) => {
+                let line = format!(
+                    "step {}/{}  loss {:.4}  accuracy {:.1} %  {}  {} left",
+                    quantities::count(report.step),
+                    quantities::count(report.steps),
+                    report.loss,
+                    100.0 * report.accuracy,
+                    quantities::rate((report.samples_per_second * 1000.0) as usize, 1000.0),
+                    quantities::estimate(report.seconds_left)
+                );
+                self.bar.set_position(report.step);
+                self.bar.set_message(line.clone());
+                let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+                if !self.output.draws_progress() && !self.output.is_quiet() && last.elapsed() >= PLAIN_EVERY {
+                    *last = Instant::now();
+                    complain(&line);
+                }
+            }
+            Event::Validated { step, validation, best } => {
+                let mark = if *best { ", the best so far" } else { "" };
+                self.say(&format!("validation after step {step}: {:.1} %{mark}", 100.0 * validation.score));
+            }
+            Event::Skipped { key, reason } => self.say(&format!("skipped {key}: {reason}")),
+            Event::Saved { .. } => {}
+        }
+    }
+
+    /// A line that stays.
+    fn say(&self, line: &str) {
+        if !self.output.is_quiet() {
+            self.bar.suspend(|| complain(line));
+        }
+    }
+
+    /// Removes the display.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
 }
 
 /// Progress of downloads; invisible until one begins.

@@ -201,25 +201,12 @@ pub(crate) fn untrained_clip(
 fn drawn(config: &ClipConfig, recipes: &Recipes, beginning: &Beginning<'_>) -> Result<Checkpoint> {
     (beginning.check)(config)?;
     let shapes: BTreeMap<&str, &[usize]> = recipes.shapes().collect();
-    let mut tensors = Vec::new();
-    let draw = |name: &str| {
-        let shape = shapes.get(name).copied().unwrap_or_default();
-        Ok((shape.to_vec(), (beginning.draw)(config, name, shape)))
-    };
-    recipes.invert(
-        draw,
-        |_| None,
-        |name, shape, values| {
-            tensors.push((name.to_string(), shape.to_vec(), values.to_vec()));
-            Ok(())
-        },
-    )?;
-    let names: Vec<_> = tensors.iter().map(|(name, shape, _)| (name.clone(), shape.clone())).collect();
-    let mut rest = tensors.into_iter().map(|(_, _, values)| values);
+    let shape = |name: &str| shapes.get(name).copied().unwrap_or_default();
+    let sources = recipes.sources(|name| shape(name).to_vec(), |_| None);
     let mut bytes = Vec::new();
     let place = Path::new("untrained.safetensors");
-    weights::write(&mut bytes, place, WeightType::F32, &[], &names, |name| {
-        rest.next().ok_or_else(|| Error::tensor(place, name, "is missing"))
+    weights::write_sources(&mut bytes, place, WeightType::F32, &[], &sources, |name| {
+        Ok((beginning.draw)(config, name, shape(name)))
     })?;
     Checkpoint::open(&[WeightFile { name: "untrained.safetensors".into(), bytes: WeightBytes::Owned(bytes.into()) }])
 }

@@ -12,6 +12,7 @@ mod model;
 mod quantize;
 mod serve;
 mod tasks;
+mod train;
 mod upkeep;
 
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ pub use tasks::{
     ClassifyArguments, CompletionsArguments, DemoArguments, EmbedArguments, IndexArguments, SearchArguments,
     SearchMode, SimilarityArguments,
 };
+pub use train::{FineTuneArguments, LossChoice, TowerChoice, TrainArguments, TrainedChoice};
 pub use upkeep::{IndexKindOption, MigrateArguments, OptimizeArguments};
 
 /// Shown by `crossmodal` alone.
@@ -126,6 +128,10 @@ pub enum Command {
     /// Look after models: list, info, pull, verify
     #[command(subcommand)]
     Model(ModelCommand),
+    /// Fine-tune a model on pictures and captions of your own
+    FineTune(Box<FineTuneArguments>),
+    /// Train as a recipe says, also from nothing
+    Train(TrainArguments),
     /// Make a copy of a model in 8-bit integers: a quarter of the size, and faster
     Quantize(QuantizeArguments),
     /// Measure how fast a model embeds on this machine

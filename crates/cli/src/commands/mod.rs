@@ -16,6 +16,7 @@ mod quantize;
 mod search;
 mod serve;
 mod similarity;
+mod train;
 
 use clap::ArgMatches;
 
@@ -44,6 +45,10 @@ pub fn run(command: &Command, matches: &ArgMatches, settings: &Settings) -> anyh
         Command::Serve(arguments) => serve::run(arguments, settings),
         Command::Collection(command) => collection::run(command, settings),
         Command::Model(command) => model::run(command, settings),
+        Command::FineTune(arguments) => {
+            train::fine_tune(arguments, &ModelChoice::resolve(&arguments.model, matches), settings)
+        }
+        Command::Train(arguments) => train::train(arguments, settings),
         Command::Quantize(arguments) => quantize::run(arguments, settings),
         Command::Bench(arguments) => bench::run(arguments, settings),
         Command::Key(command) => key::run(command, settings),

@@ -14,4 +14,5 @@ mod quantized;
 mod searching;
 mod serving;
 mod support;
+mod training;
 mod upkeep;

@@ -173,6 +173,14 @@ impl TrainableClip {
         self.clip.text()?.forward(&padded)
     }
 
+    /// The shape of the parameter of this canonical name.
+    fn shape(&self, name: &str) -> Vec<usize> {
+        match self.variables.all().get(name) {
+            Some(var) => var.dims().to_vec(),
+            None => self.clip.weights().shape(name),
+        }
+    }
+
     /// Shape and elements of the parameter of this canonical name as they are now, without what adapters beside it change.
     ///
     /// # Errors

@@ -37,31 +37,18 @@ impl TrainableClip {
             }
             replace_file(&place, |file| file.write_all(&bytes).map_err(|error| Error::io(&place, error)))?;
         }
-        let mut tensors = Vec::new();
         let checkpoint = self.clip.weights().checkpoint();
         let own_shape = |name: &str| checkpoint.shape(name).map(<[usize]>::to_vec);
-        let recipes = self.clip.weights().recipes();
-        recipes.invert(
-            |canonical| {
-                let (shape, own) = self.values(canonical)?;
-                let mut all = values(canonical).unwrap_or(own);
-                self.variables.merge(canonical, &mut all, &mut values)?;
-                Ok((shape, all))
-            },
-            own_shape,
-            |name, shape, values| {
-                tensors.push((name.to_string(), shape.to_vec(), values.to_vec()));
-                Ok(())
-            },
-        )?;
-        tensors.sort_by(|a, b| a.0.cmp(&b.0));
-        let names: Vec<(String, Vec<usize>)> =
-            tensors.iter().map(|(name, shape, _)| (name.clone(), shape.clone())).collect();
-        let mut rest = tensors.into_iter().map(|(_, _, values)| values);
+        let sources = self.clip.weights().recipes().sources(|name| self.shape(name), own_shape);
         let place = folder.join(weight_name(self.clip.config().layout));
         replace_file(&place, |file| {
-            weights::write(file, &place, dtype, &[("format", "pt")], &names, |name| {
-                rest.next().ok_or_else(|| Error::tensor(&place, name, "is missing"))
+            weights::write_sources(file, &place, dtype, &[("format", "pt")], &sources, |canonical| {
+                let mut all = match values(canonical) {
+                    Some(values) => values,
+                    None => self.values(canonical)?.1,
+                };
+                self.variables.merge(canonical, &mut all, &mut values)?;
+                Ok(all)
             })
         })
     }

@@ -48,46 +48,80 @@ impl Recipes {
         self.entries.iter().map(|(name, (_, shape))| (name.as_str(), shape.as_slice()))
     }
 
-    /// Makes a layout's own tensors from canonical ones: name, shape and elements in row-major order. `values` gives the elements and the shape of each canonical tensor;
-    /// `own_shape` says which shape a tensor of the layout has, where that isn't clear (scalars are stored as such or as vectors of one).
-    ///
-    /// # Errors
-    /// Those of `values` and of `each`, which gets one tensor after the other.
-    pub fn invert(
+    /// The layout's own tensors, those of one canonical tensor after the other. `shape` gives the shapes that canonical tensors have, which may be others than expected
+    /// where positions are resized; `own_shape` the shape of one of the layout's, where that is known: scalars are stored as such or as vectors of one.
+    pub fn sources(
         &self,
-        mut values: impl FnMut(&str) -> Result<(Vec<usize>, Vec<f32>)>,
+        shape: impl Fn(&str) -> Vec<usize>,
         own_shape: impl Fn(&str) -> Option<Vec<usize>>,
-        mut each: impl FnMut(&str, &[usize], &[f32]) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Vec<SourceTensor> {
+        let mut sources = Vec::new();
         for (canonical, (recipe, _)) in &self.entries {
-            let (shape, values) = values(canonical)?;
+            let shape = shape(canonical);
+            let mut add = |name: &str, shape: Vec<usize>, form| {
+                sources.push(SourceTensor { name: name.to_string(), shape, canonical: canonical.clone(), form });
+            };
             match recipe {
                 Recipe::Copy(name) => {
-                    let scalar = own_shape(name).filter(|own| values.len() == 1 && own.iter().product::<usize>() == 1);
-                    each(name, &scalar.unwrap_or(shape), &values)?;
+                    let single = |shape: &[usize]| shape.iter().product::<usize>() == 1;
+                    let own = own_shape(name).filter(|own| single(own) && single(&shape));
+                    add(name, own.unwrap_or(shape), Form::Whole);
                 }
-                Recipe::Transpose(name) => {
-                    let (rows, columns) = (shape[0], shape[1]);
-                    let cells = (0..values.len()).map(|flat| values[flat % rows * columns + flat / rows]);
-                    each(name, &[columns, rows], &cells.collect::<Vec<f32>>())?;
-                }
+                Recipe::Transpose(name) => add(name, shape.into_iter().rev().collect(), Form::Transposed),
                 Recipe::Stack(names) => {
                     let mut part = shape.clone();
                     part[0] /= names.len();
-                    let size = values.len() / names.len();
-                    for (name, values) in names.iter().zip(values.chunks_exact(size)) {
-                        each(name, &part, values)?;
+                    for (number, name) in names.iter().enumerate() {
+                        add(name, part.clone(), Form::Part { number, of: names.len() });
                     }
                 }
             }
         }
-        Ok(())
+        sources
     }
 
     /// Number of parameters of all tensors whose canonical name starts with `prefix`.
     pub fn parameters(&self, prefix: &str) -> u64 {
         let matching = self.entries.iter().filter(|(name, _)| name.starts_with(prefix));
         matching.map(|(_, (_, shape))| shape.iter().map(|size| *size as u64).product::<u64>()).sum()
+    }
+}
+
+/// A tensor of a layout, as a part of a canonical one.
+#[derive(Debug, Clone)]
+pub struct SourceTensor {
+    /// Its name in the layout.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// The canonical tensor that it is a part of.
+    pub canonical: String,
+    form: Form,
+}
+
+/// How a layout's tensor comes from a canonical one.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    Whole,
+    Transposed,
+    Part { number: usize, of: usize },
+}
+
+impl SourceTensor {
+    /// Its elements in row-major order, from those of the canonical tensor.
+    pub fn values(&self, canonical: &[f32]) -> Vec<f32> {
+        match self.form {
+            Form::Whole => canonical.to_vec(),
+            Form::Part { number, of } => {
+                let size = canonical.len() / of;
+                canonical[number * size..(number + 1) * size].to_vec()
+            }
+            Form::Transposed => {
+                // The canonical tensor has these rows as columns.
+                let (rows, columns) = (self.shape[0], self.shape[1]);
+                (0..canonical.len()).map(|flat| canonical[flat % columns * rows + flat / columns]).collect()
+            }
+        }
     }
 }
 
@@ -139,6 +173,15 @@ impl CanonicalWeights {
     /// The canonical names in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.recipes.entries.keys().map(String::as_str)
+    }
+
+    /// The shape of a canonical tensor as the checkpoint holds it, which for positions may differ from the configuration's; empty where there is no such tensor.
+    pub fn shape(&self, canonical: &str) -> Vec<usize> {
+        let Some((recipe, shape)) = self.recipes.entries.get(canonical) else { return Vec::new() };
+        match recipe {
+            Recipe::Copy(name) => self.checkpoint.shape(name).map_or_else(|| shape.clone(), <[usize]>::to_vec),
+            Recipe::Transpose(_) | Recipe::Stack(_) => shape.clone(),
+        }
     }
 
     /// Whether there is a canonical tensor of this name.

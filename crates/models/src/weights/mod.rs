@@ -18,7 +18,8 @@ use crossmodal_kernels::product::{INT8_LEVELS, Int8Weights};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-pub use canonical::{CanonicalWeights, Recipe, Recipes};
+pub use canonical::{CanonicalWeights, Recipe, Recipes, SourceTensor};
+pub(crate) use write::write_sources;
 pub use write::{WeightType, write};
 
 use crate::error::{Error, Result};

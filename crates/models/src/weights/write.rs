@@ -6,6 +6,7 @@ use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::SourceTensor;
 use crate::error::{Error, Result};
 
 /// The floating-point type that weights are stored in.
@@ -56,6 +57,30 @@ impl WeightType {
         }
         out.write_all(&bytes)
     }
+}
+
+/// As [`write`], of a layout's tensors: `values` gives the elements of canonical ones, each once.
+///
+/// # Errors
+/// As [`write`].
+pub(crate) fn write_sources(
+    out: &mut impl Write,
+    place: &std::path::Path,
+    dtype: WeightType,
+    metadata: &[(&str, &str)],
+    sources: &[SourceTensor],
+    mut values: impl FnMut(&str) -> Result<Vec<f32>>,
+) -> Result<()> {
+    let tensors: Vec<_> = sources.iter().map(|source| (source.name.clone(), source.shape.clone())).collect();
+    let mut rest = sources.iter();
+    let mut held: (&str, Vec<f32>) = ("", Vec::new());
+    write(out, place, dtype, metadata, &tensors, |name| {
+        let source = rest.next().ok_or_else(|| Error::tensor(place, name, "is missing"))?;
+        if held.0 != source.canonical {
+            held = (&source.canonical, values(&source.canonical)?);
+        }
+        Ok(source.values(&held.1))
+    })
 }
 
 /// Writes tensors to `out` as a safetensors file with this metadata. `tensors` are their names and shapes; `values` gives the elements of each, one after the other.

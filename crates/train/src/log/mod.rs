@@ -46,11 +46,6 @@ impl GrowingFile {
         self.file.sync_all().map_err(|source| Error::File { path: self.path.clone(), source })?;
         Ok(self.bytes)
     }
-
-    /// How large the file is.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
 }
 
 /// A log of one JSON object per line.
