@@ -118,7 +118,7 @@ fn data(recipe: &Recipe) -> Result<(DataSet, Option<DataSet>)> {
         return Ok((all, None));
     }
     let part = |part| {
-        let explained = |error| Error::Invalid(format!("{error}; a larger data.split.share holds out more, 0 nothing"));
+        let explained = |error: Error| Error::Invalid(format!("{error}; a larger data.split.share holds out more, 0 nothing"));
         all.part(part, &recipe.split).map_err(explained)
     };
     Ok((part(Part::Train)?, Some(part(Part::Validation)?)))

@@ -195,13 +195,11 @@ impl LossRecipe {
             }
         };
         self.check(loss.name())?;
-        let loss = match self.widths.is_empty() {
-            true => loss,
-            false => Box::new(Matryoshka {
-                inner: loss,
-                widths: self.widths.iter().map(|width| (*width, 1.0)).collect(),
-            }),
-        };
+        if self.widths.is_empty() {
+            return Ok(Term { weight: self.weight, loss });
+        }
+        let widths = self.widths.iter().map(|width| (*width, 1.0)).collect();
+        let loss = Box::new(Matryoshka { inner: loss, widths });
         Ok(Term { weight: self.weight, loss })
     }
 
@@ -363,7 +361,7 @@ impl Recipe {
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.to_path_buf(), source })?;
         let mut recipe: Self = toml::from_str(&text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             let message = nearest::explained(error.message());
             Error::Invalid(format!("{}: line {line}: {message}", path.display()))
         })?;

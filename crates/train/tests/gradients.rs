@@ -82,18 +82,22 @@ fn every_parameter_of_every_layout_gets_a_gradient() {
     }
 }
 
-/// The largest difference of any gradient, as a share of the largest gradient of the same parameter or of a hundredth of the largest of all.
-fn gap(model: &Model, a: &Outcome, b: &Outcome) -> f32 {
+/// The largest difference of any gradient, as a share of the largest gradient of the same parameter or of a hundredth of the largest of all, and
+/// the parameter's name.
+fn gap(model: &Model, a: &Outcome, b: &Outcome) -> (f32, String) {
     let values = |gradient: &candle_core::Tensor| with_values(gradient, <[f32]>::to_vec).unwrap();
     let size = |values: &[f32]| values.iter().fold(0f32, |largest, x| largest.max(x.abs()));
     let all = a.gradients.values().iter().flatten().map(|gradient| size(&values(gradient))).fold(0f32, f32::max);
-    let mut worst = 0f32;
+    let mut worst = (0f32, String::new());
     for ((parameter, a), b) in model.parameters().iter().zip(a.gradients.values()).zip(b.gradients.values()) {
         assert_eq!(a.is_some(), b.is_some(), "{}", parameter.name);
         let (Some(a), Some(b)) = (a, b) else { continue };
         let (a, b) = (values(a), values(b));
         let difference: Vec<f32> = a.iter().zip(&b).map(|(a, b)| a - b).collect();
-        worst = worst.max(size(&difference) / size(&a).max(all / 100.0));
+        let gap = size(&difference) / size(&a).max(all / 100.0);
+        if gap > worst.0 {
+            worst = (gap, format!("{}: largest {} and {} of {all}", parameter.name, size(&a), size(&b)));
+        }
     }
     worst
 }
@@ -117,13 +121,13 @@ fn pieces_have_the_gradients_of_the_whole_batch() {
             let pieces = gradients(&model, &batch, &loss, &View { piece: Some(piece), ..view }).unwrap();
             assert!((whole.loss - pieces.loss).abs() < 1e-5 * whole.loss.abs(), "{name}: {piece}");
             assert_eq!(whole.accuracy, pieces.accuracy);
-            let gap = gap(&model, &whole, &pieces);
-            assert!(gap < 2e-4, "{name}: pieces of {piece}: {gap}");
+            let (gap, parameter) = gap(&model, &whole, &pieces);
+            assert!(gap < 2e-4, "{name}: pieces of {piece}: {gap} of {parameter}");
         }
         // Another choice of patches has other gradients, so the comparison can fail.
         let other = dropping.kept(1, 1, 10, 6, model.clip().patches()).unwrap();
         let other = gradients(&model, &batch, &loss, &View { kept: Some(&other), ..view }).unwrap();
-        assert!(gap(&model, &whole, &other) > 1e-2);
+        assert!(gap(&model, &whole, &other).0 > 1e-2);
     }
 }
 
@@ -161,8 +165,8 @@ fn what_is_locked_is_not_trained() {
         assert!(whole.gradients.values().iter().all(Option::is_some), "{selection:?}");
         let view = View { piece: Some(2), ..View::default() };
         let pieces = gradients(&model, &batch(&model), &loss, &view).unwrap();
-        let gap = gap(&model, &whole, &pieces);
-        assert!(gap < 2e-4, "{selection:?}: {gap}");
+        let (gap, parameter) = gap(&model, &whole, &pieces);
+        assert!(gap < 2e-4, "{selection:?}: {gap} of {parameter}");
     }
 }
 

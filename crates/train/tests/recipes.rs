@@ -124,7 +124,7 @@ fn wrong_fields_are_refused_by_name() {
         ("average = 0.99", "average = 1.0", "run.average is 1"),
         ("least = 0.3", "least = 0.6", "run.patches.least"),
         ("warm_up = 0.1", "warm_up = \"long\"", "line"),
-        ("dtype = \"f16\"", "dtype = \"f61\"", "did you mean `f16`?"),
+        ("dtype = \"f16\"", "dtype = \"f166\"", "did you mean `f16`?"),
     ];
     for (from, to, expected) in cases {
         assert!(good.contains(from), "{from}");

@@ -7,7 +7,7 @@ use crossmodal_media::PixelTensor;
 use crossmodal_models::weights::WeightType;
 use crossmodal_models::{CancelToken, ClipModel, Embedder, LoadOptions, load_clip};
 use crossmodal_train::loss::{AffinityMimicking, Duplicates, InfoNce, SigLip, WeightedSum};
-use crossmodal_train::model::{Model, PatchDropping, Selection, Start};
+use crossmodal_train::model::{Model, PatchDropping, Selection, Start, Trained};
 use crossmodal_train::optimiser::{Decay, OptimiserRules, Schedule, WarmUp};
 use crossmodal_train::report::{Answer, Example};
 use crossmodal_train::teacher::TeacherModel;
@@ -280,9 +280,9 @@ fn a_run_that_is_interrupted_continues_bit_exactly() {
     let state = |folder: &Path| candle_core::safetensors::load(folder.join("state.safetensors"), &Device::Cpu).unwrap();
     let (a, b) = (state(&whole), state(&cut));
     assert_eq!(a.len(), b.len());
-    for (name, values) in &a {
+    for name in a.keys() {
         let values = |tensor: &candle_core::Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        assert_eq!(values(values_of(&a, name)), values(values_of(&b, name)), "{name}");
+        assert_eq!(values(&a[name]), values(&b[name]), "{name}");
     }
     // Each step is in the log once, with the same numbers.
     let steps = |folder: &Path| -> Vec<(u64, f64)> {
@@ -301,13 +301,6 @@ fn a_run_that_is_interrupted_continues_bit_exactly() {
     let other = Parts { recipe: "another test".into(), ..parts() };
     let message = open(other, &cut, true).unwrap_err().to_string();
     assert!(message.contains("`the test`") && message.contains("`another test`"), "{message}");
-}
-
-fn values_of<'a>(
-    state: &'a std::collections::HashMap<String, candle_core::Tensor>,
-    name: &str,
-) -> &'a candle_core::Tensor {
-    &state[name]
 }
 
 #[test]
@@ -384,7 +377,10 @@ fn two_processes_cannot_train_in_one_folder() {
 #[test]
 fn a_teacher_draws_its_student_nearer() {
     let folder = tempfile::tempdir().unwrap();
-    let mut parts = parts(rules(40));
+    let mut parts = parts(rules(60));
+    let projections = Selection { trained: Trained::Projections, ..Selection::default() };
+    let start = Start::Checkpoint(root().join(SMALL).to_str().unwrap().into());
+    parts.model = Model::open(&start, &projections, &LoadOptions::default(), &Device::Cpu).unwrap();
     parts.loss = WeightedSum::single(AffinityMimicking);
     let message = open(Parts { teacher: None, ..self::parts(rules(1)) }, &folder.path().join("none"), false)
         .and_then(|_| {
@@ -399,7 +395,9 @@ fn a_teacher_draws_its_student_nearer() {
     // The teacher is the student before it is disturbed.
     parts.teacher = Some(TeacherModel::load(own.to_str().unwrap(), &LoadOptions::default(), &parts.model).unwrap());
     for parameter in parts.model.parameters().iter().filter(|parameter| parameter.name.contains("projection")) {
-        let noise = candle_core::Tensor::randn(0f32, 0.1, parameter.var.shape(), &Device::Cpu).unwrap();
+        // Noise that is the same in every run.
+        let ramp = candle_core::Tensor::arange(0f32, parameter.var.elem_count() as f32, &Device::Cpu).unwrap();
+        let noise = ((ramp * 12.9898).unwrap().sin().unwrap() * 0.5).unwrap().reshape(parameter.var.shape()).unwrap();
         parameter.var.set(&(parameter.var.as_tensor() + noise).unwrap().detach()).unwrap();
     }
     let mut losses = Vec::new();
@@ -412,7 +410,7 @@ fn a_teacher_draws_its_student_nearer() {
         })
         .unwrap();
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
-    assert!(mean(&losses[37..]) < mean(&losses[..3]), "{losses:?}");
+    assert!(mean(&losses[54..]) < 0.9 * mean(&losses[..3]), "{losses:?}");
     let other = root().join("models/mini");
     let student = model(SMALL);
     let message =
