@@ -6,7 +6,7 @@ use candle_core::{Tensor, Var};
 
 use crate::batch::{Batch, Side};
 use crate::error::Result;
-use crate::gradients::Gradients;
+use crate::gradients::{Gradients, take};
 use crate::loss::{Concepts, Duplicates, Embeddings, Loss, Pairing, Teacher, TermValue, WeightedSum};
 use crate::model::Model;
 
@@ -85,7 +85,7 @@ fn in_pieces(model: &Model, batch: &Batch, loss: &WeightedSum, view: &View<'_>, 
     let mut store = total.backward()?;
     // Temperature and scaffold have their whole gradients here.
     let mut gradients = Gradients::take(&mut store, model.parameters());
-    let slopes: Vec<Option<Tensor>> = leaves.iter().map(|leaf| store.remove(leaf.as_tensor())).collect();
+    let slopes: Vec<Option<Tensor>> = leaves.iter().map(|leaf| take(&mut store, leaf.as_tensor())).collect();
     drop(store);
     for (side, slope) in sides.iter().zip(&slopes) {
         let Some(slope) = slope else { continue };

@@ -24,7 +24,7 @@ impl Gradients {
 
     /// Takes the gradients of these parameters out of what back-propagation gave.
     pub fn take(store: &mut GradStore, parameters: &[Parameter]) -> Self {
-        Self { values: parameters.iter().map(|parameter| store.remove(parameter.var.as_tensor())).collect() }
+        Self { values: parameters.iter().map(|parameter| take(store, parameter.var.as_tensor())).collect() }
     }
 
     /// The gradients in the order of the parameters.
@@ -68,6 +68,12 @@ impl Gradients {
         }
         Ok(total.sqrt())
     }
+}
+
+/// Takes a gradient out of what back-propagation gave. It is cut off from the operations that it was computed by: otherwise it would hold on to the batch's whole graph,
+/// and whoever multiplied by it would be differentiated through it.
+pub(crate) fn take(store: &mut GradStore, tensor: &Tensor) -> Option<Tensor> {
+    store.remove(tensor).map(|gradient| gradient.detach())
 }
 
 /// Summed in chunks, whose sums are added in their order.
