@@ -7,7 +7,11 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+pub mod data;
 mod error;
+pub mod evaluate;
+
+pub use crossmodal_eval as eval;
 
 pub use batch::{Batch, BatchSource, Position, Side};
 pub use error::{Error, Result};
