@@ -18,7 +18,7 @@ mod resize;
 mod spare;
 mod thumbnail;
 
-pub use decode::{decode, decode_rgb, orientation};
+pub use decode::{decode, decode_oriented, decode_rgb, orientation};
 pub use error::{Error, ErrorKind, Result};
 pub use format::{ImageFormat, dimensions, sniff};
 pub use picture::{Picture, PixelMode, Transparency};

@@ -166,6 +166,46 @@ impl Picture {
         }
     }
 
+    /// Whether a pixel can be anything but opaque.
+    pub fn has_transparency(&self) -> bool {
+        matches!(self.mode, PixelMode::GreyAlpha | PixelMode::Rgba) || self.transparency.is_some()
+    }
+
+    /// RGBA, colours not premultiplied: hidden colours stay, a transparent level, colour or palette entry gets alpha 0.
+    pub fn to_rgba(&self) -> Self {
+        let with_key = |rgb: RgbPixels, key: [u8; 3]| {
+            let (pixels, _) = rgb.data.as_chunks::<3>();
+            let opaque = |pixel: &[u8; 3]| if *pixel == key { 0 } else { 255 };
+            pixels.iter().flat_map(|pixel| [pixel[0], pixel[1], pixel[2], opaque(pixel)]).collect()
+        };
+        let entry = |alpha: &dyn Fn(u8) -> u8| {
+            let colour = |index: &u8| {
+                let [red, green, blue] = self.palette[usize::from(*index)];
+                [red, green, blue, alpha(*index)]
+            };
+            self.data.iter().flat_map(colour).collect()
+        };
+        let data: Vec<u8> = match (self.mode, &self.transparency) {
+            (PixelMode::Rgba, _) => self.data.clone(),
+            (PixelMode::GreyAlpha, _) => {
+                self.data.as_chunks::<2>().0.iter().flat_map(|[grey, alpha]| [*grey, *grey, *grey, *alpha]).collect()
+            }
+            (PixelMode::Palette, Some(Transparency::Index(index))) => {
+                entry(&|other| if other == *index { 0 } else { 255 })
+            }
+            (PixelMode::Palette, Some(Transparency::Alphas(alphas))) => {
+                entry(&|index| alphas.get(usize::from(index)).copied().unwrap_or(255))
+            }
+            (_, Some(Transparency::Level(level))) => with_key(self.to_rgb(), [*level as u8; 3]),
+            (_, Some(Transparency::Colour(colour))) => with_key(self.to_rgb(), colour.map(|value| value as u8)),
+            _ => {
+                let rgb = self.to_rgb();
+                rgb.data.as_chunks::<3>().0.iter().flat_map(|pixel| [pixel[0], pixel[1], pixel[2], 255]).collect()
+            }
+        };
+        Self::new(self.width, self.height, PixelMode::Rgba, data)
+    }
+
     fn pixels_to_rgb(&self, palette: &[[u8; 3]]) -> RgbPixels {
         match self.mode {
             PixelMode::Bilevel | PixelMode::Grey => self.map_pixels(|[grey]: [u8; 1]| [grey; 3]),
@@ -202,5 +242,46 @@ impl RgbPixels {
             }
         }
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rgba(picture: &Picture) -> Vec<[u8; 4]> {
+        let rgba = picture.to_rgba();
+        assert_eq!(rgba.mode, PixelMode::Rgba);
+        rgba.data.as_chunks::<4>().0.to_vec()
+    }
+
+    #[test]
+    fn every_kind_of_transparency_becomes_alpha() {
+        let of = |mode: PixelMode, data: &[u8], transparency: Option<Transparency>| {
+            let width = data.len() / mode.bytes();
+            let palette = if mode == PixelMode::Palette { vec![[1, 2, 3], [4, 5, 6], [7, 8, 9]] } else { Vec::new() };
+            Picture { palette, transparency, ..Picture::new(width as u32, 1, mode, data.to_vec()) }
+        };
+        let cases = [
+            (of(PixelMode::Rgba, &[1, 2, 3, 4], None), vec![[1, 2, 3, 4]]),
+            (of(PixelMode::GreyAlpha, &[9, 8], None), vec![[9, 9, 9, 8]]),
+            (of(PixelMode::Palette, &[0, 1], Some(Transparency::Index(1))), vec![[1, 2, 3, 255], [4, 5, 6, 0]]),
+            (
+                of(PixelMode::Palette, &[0, 1, 2], Some(Transparency::Alphas(vec![7, 9]))),
+                vec![[1, 2, 3, 7], [4, 5, 6, 9], [7, 8, 9, 255]],
+            ),
+            (of(PixelMode::Grey, &[5, 6], Some(Transparency::Level(5))), vec![[5, 5, 5, 0], [6, 6, 6, 255]]),
+            (
+                of(PixelMode::Rgb, &[1, 2, 3, 1, 2, 4], Some(Transparency::Colour([1, 2, 4]))),
+                vec![[1, 2, 3, 255], [1, 2, 4, 0]],
+            ),
+        ];
+        for (picture, expected) in cases {
+            assert!(picture.has_transparency());
+            assert_eq!(rgba(&picture), expected);
+        }
+        let opaque = of(PixelMode::Rgb, &[1, 2, 3], None);
+        assert!(!opaque.has_transparency());
+        assert_eq!(rgba(&opaque), [[1, 2, 3, 255]]);
     }
 }

@@ -59,7 +59,9 @@ pub fn assemble(recipe: &Recipe, options: &LoadOptions) -> Result<Parts> {
         let count = training.concepts().len();
         if count == 0 {
             let name = training.name();
-            return Err(Error::Invalid(format!("{name}: names no concepts, but the loss `concepts` needs them; expected a column `concept`")));
+            return Err(Error::Invalid(format!(
+                "{name}: names no concepts, but the loss `concepts` needs them; expected a column `concept`"
+            )));
         }
         model.add_concepts(count, recipe.run.seed)?;
     }
@@ -71,7 +73,9 @@ pub fn assemble(recipe: &Recipe, options: &LoadOptions) -> Result<Parts> {
         (Some(name), false) => {
             return Err(Error::Invalid(format!("model.teacher {name:?}: none of the losses learns from a teacher")));
         }
-        (None, true) => return Err(Error::Invalid(format!("model.teacher: is missing, loss {} needs one", loss.name()))),
+        (None, true) => {
+            return Err(Error::Invalid(format!("model.teacher: is missing, loss {} needs one", loss.name())));
+        }
         (None, false) => None,
     };
     let mut batches = recipe.data.batches.clone();
@@ -118,7 +122,8 @@ fn data(recipe: &Recipe) -> Result<(DataSet, Option<DataSet>)> {
         return Ok((all, None));
     }
     let part = |part| {
-        let explained = |error: Error| Error::Invalid(format!("{error}; a larger data.split.share holds out more, 0 nothing"));
+        let explained =
+            |error: Error| Error::Invalid(format!("{error}; a larger data.split.share holds out more, 0 nothing"));
         all.part(part, &recipe.split).map_err(explained)
     };
     Ok((part(Part::Train)?, Some(part(Part::Validation)?)))
@@ -132,7 +137,9 @@ fn rules(recipe: &Recipe, batches_per_epoch: Option<u64>) -> Result<TrainerRules
         (None, Some(steps)) => steps * run.epochs,
         (None, None) => {
             let data = &recipe.data.path;
-            return Err(Error::Invalid(format!("{data}: the length of a pass isn't known beforehand; say how many steps")));
+            return Err(Error::Invalid(format!(
+                "{data}: the length of a pass isn't known beforehand; say how many steps"
+            )));
         }
     };
     let optimiser = &recipe.optimiser;

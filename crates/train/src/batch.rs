@@ -37,7 +37,8 @@ pub struct Batch {
     pub left: Side,
     /// Usually the captions.
     pub right: Side,
-    /// Hard negatives of the captions, one each, where asked for (NegCLIP).
+    /// Hard negatives of the captions, one each, where asked for (NegCLIP). Equal to the caption where none can be made of it: such a pair says
+    /// nothing about the order of words.
     pub negatives: Option<Side>,
     /// Equal numbers mark equal content on the left side, for example the same picture with another caption.
     pub left_content: Vec<u64>,

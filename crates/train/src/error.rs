@@ -12,6 +12,9 @@ pub enum Error {
     /// Something about a model.
     #[error(transparent)]
     Model(#[from] crossmodal_models::Error),
+    /// Scores that have no order.
+    #[error(transparent)]
+    Metrics(#[from] crossmodal_eval::Error),
     /// The tensor library failed.
     #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),
@@ -41,6 +44,13 @@ pub enum Error {
     /// A setting or a value that doesn't fit; the text names it and what was expected.
     #[error("{0}")]
     Invalid(String),
+}
+
+impl Error {
+    /// Whether the work ended because somebody asked for it through a [`CancelToken`](crossmodal_models::CancelToken).
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Model(error) if error.kind() == crossmodal_models::ErrorKind::Cancelled)
+    }
 }
 
 /// The first few keys, and how many more there are.

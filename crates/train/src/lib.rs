@@ -6,21 +6,29 @@
 
 #![forbid(unsafe_code)]
 
+pub mod assemble;
 mod batch;
 pub mod checkpoint;
+pub mod data;
 mod error;
+pub mod evaluate;
 pub mod grad_cache;
 pub mod gradients;
 pub mod log;
 pub mod loss;
+mod measure;
 pub mod model;
 pub mod optimiser;
 pub mod parameter;
 mod random;
+pub mod recipe;
 pub mod report;
 pub mod teacher;
 pub mod trainer;
 
+pub use crossmodal_eval as eval;
+
 pub use batch::{Batch, BatchSource, Position, Side};
 pub use crossmodal_models::CancelToken;
 pub use error::{Error, Result};
+pub use measure::Measure;

@@ -37,7 +37,8 @@ impl Measure {
     }
 
     fn model(&self, folder: &Path) -> Result<ClipModel> {
-        let name = folder.to_str().ok_or_else(|| Error::Invalid(format!("{}: the path isn't UTF-8", folder.display())))?;
+        let name =
+            folder.to_str().ok_or_else(|| Error::Invalid(format!("{}: the path isn't UTF-8", folder.display())))?;
         // A bare word would be taken for the name of a known model.
         let absolute = std::path::absolute(folder).ok().and_then(|path| path.to_str().map(str::to_string));
         Ok(load_clip(absolute.as_deref().unwrap_or(name), &LoadOptions { trainable: false, ..self.load.clone() })?)

@@ -199,7 +199,7 @@ impl Trainer {
         loop {
             if self.validation_is_due() {
                 match self.validate(cancel, hear) {
-                    Err(Error::Model(crossmodal_models::Error::Cancelled)) => {
+                    Err(error) if error.is_cancelled() => {
                         cancelled = true;
                         break;
                     }

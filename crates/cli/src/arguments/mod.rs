@@ -6,6 +6,8 @@
 mod bench;
 mod bulk;
 mod collection;
+mod data;
+mod evaluate;
 mod exchange;
 mod media;
 mod model;
@@ -23,6 +25,8 @@ pub use bench::{BenchArguments, BenchModality};
 pub use collection::{
     CollectionCommand, CompactArguments, InfoArguments, ListArguments, RemoveArguments, VerifyArguments,
 };
+pub use data::{DataOptions, SplitByChoice, SplitChoice};
+pub use evaluate::EvaluateArguments;
 pub use exchange::{
     BackupArguments, DuplicatesArguments, ExportArguments, ExportFormat, ImportArguments, MetricChoice,
 };
@@ -120,6 +124,8 @@ pub enum Command {
     Similarity(SimilarityArguments),
     /// Sort pictures by labels that were never trained on (zero-shot)
     Classify(ClassifyArguments),
+    /// Measure how good a model is on pictures with captions or classes
+    Evaluate(EvaluateArguments),
     /// Serve collections and models over HTTP, with a web page
     Serve(ServeArguments),
     /// Look after collections: info, list, optimize, import, export, migrate, duplicates, ...

@@ -72,7 +72,7 @@ pub fn run(arguments: &ClassifyArguments, choice: &ModelChoice, settings: &Setti
 }
 
 /// One label a line; empty lines don't count.
-fn read_labels(path: &PathBuf) -> anyhow::Result<Vec<String>> {
+pub fn read_labels(path: &PathBuf) -> anyhow::Result<Vec<String>> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_string).collect())

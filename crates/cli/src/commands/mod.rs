@@ -7,6 +7,7 @@ mod collection;
 mod completions;
 mod demo;
 mod embed;
+mod evaluate;
 mod index;
 mod key;
 mod migrate;
@@ -41,6 +42,9 @@ pub fn run(command: &Command, matches: &ArgMatches, settings: &Settings) -> anyh
         }
         Command::Classify(arguments) => {
             classify::run(arguments, &ModelChoice::resolve(&arguments.model, matches), settings)
+        }
+        Command::Evaluate(arguments) => {
+            evaluate::run(arguments, &ModelChoice::resolve(&arguments.model, matches), settings)
         }
         Command::Serve(arguments) => serve::run(arguments, settings),
         Command::Collection(command) => collection::run(command, settings),

@@ -104,7 +104,13 @@ fn run(recipe: &Recipe, resume: bool, settings: &Settings) -> anyhow::Result<Out
     let parts = assemble(recipe, &options);
     download.finish();
     // The folder is made only when nothing else is wrong.
-    let parts = parts?;
+    let parts = match parts {
+        Err(error) if error.is_cancelled() => {
+            output.error("interrupted");
+            return Ok(Outcome::Interrupted);
+        }
+        parts => parts?,
+    };
     let mut trainer = Trainer::open(parts, RunFolder::open(folder.as_ref())?, resume)?;
     let display = Training::new(output);
     let mut failure = None;

@@ -32,7 +32,7 @@ const COMMANDS: [&str; 22] = [
 #[test]
 fn every_command_explains_itself_with_examples() {
     let home = Home::new();
-    for command in COMMANDS.iter().chain(&["quantize", "completions", "fine-tune", "train"]) {
+    for command in COMMANDS.iter().chain(&["quantize", "evaluate", "completions", "fine-tune", "train"]) {
         let help = home.run(&format!("{command} --help")).expect(0).stdout;
         assert!(help.contains("Examples:") && help.contains("--json"), "{command}:\n{help}");
         assert!(help.contains("crossmodal"), "{command}");

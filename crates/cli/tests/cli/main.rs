@@ -5,6 +5,7 @@ mod collections;
 mod damage;
 mod demo;
 mod embeddings;
+mod evaluation;
 mod exchange;
 mod help;
 mod indexing;

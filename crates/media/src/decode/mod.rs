@@ -134,7 +134,10 @@ pub fn orientation(bytes: &[u8]) -> Result<u8> {
 }
 
 /// [`decode`], then turned upright if `rule` says so.
-pub(crate) fn decode_oriented(bytes: &[u8], limits: &DecodeLimits, rule: OrientationRule) -> Result<Picture> {
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_oriented(bytes: &[u8], limits: &DecodeLimits, rule: OrientationRule) -> Result<Picture> {
     let picture = decode(bytes, limits)?;
     match rule {
         OrientationRule::Ignore => Ok(picture),

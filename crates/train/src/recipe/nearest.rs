@@ -45,6 +45,9 @@ mod tests {
         assert!(explained(message).ends_with("did you mean `learning_rate`?"), "{}", explained(message));
         let far = "unknown field `xyz`, expected one of `weight_decay`, `learning_rate`";
         assert_eq!(explained(far), far);
-        assert_eq!(explained("invalid type: string \"`a`\", expected `b`"), "invalid type: string \"`a`\", expected `b`");
+        assert_eq!(
+            explained("invalid type: string \"`a`\", expected `b`"),
+            "invalid type: string \"`a`\", expected `b`"
+        );
     }
 }
