@@ -8,6 +8,8 @@ pub mod attention;
 mod buffer;
 pub mod codes;
 pub mod distance;
+pub mod gemm;
+mod lease;
 mod mapped;
 mod matrix;
 mod norm;
@@ -21,6 +23,7 @@ pub mod team;
 mod testing;
 
 pub use buffer::{Buffer, Number};
+pub use lease::Lease;
 pub use mapped::MappedFile;
 pub use matrix::Matrix;
 pub use norm::Norm;
