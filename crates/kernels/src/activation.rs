@@ -130,18 +130,18 @@ impl Nonlinearity {
     }
 }
 
-/// Writes `gradient * f'(x)`, with `f` the non-linearity, to `out`.
+/// Replaces each `x` by `gradient * f'(x)`, with `f` the non-linearity.
 ///
 /// # Panics
 /// When the slices differ in length.
-pub fn chain(crew: Crew<'_>, nonlinearity: Nonlinearity, x: &[f32], gradient: &[f32], out: &mut [f32]) {
-    assert!(x.len() == gradient.len() && x.len() == out.len(), "{} and {} elements", x.len(), gradient.len());
-    let out = SharedRows::of(out, 1);
-    crew.for_each(x.len().div_ceil(PIECE), |piece| {
-        let range = piece * PIECE..x.len().min((piece + 1) * PIECE);
+pub fn chain(crew: Crew<'_>, nonlinearity: Nonlinearity, gradient: &[f32], x: &mut [f32]) {
+    assert!(x.len() == gradient.len(), "{} and {} elements", x.len(), gradient.len());
+    let x = SharedRows::of(x, 1);
+    crew.for_each(gradient.len().div_ceil(PIECE), |piece| {
+        let range = piece * PIECE..gradient.len().min((piece + 1) * PIECE);
         // SAFETY: each piece has its own elements.
-        let out = unsafe { out.rows(range.clone()) };
-        Chain { nonlinearity, x: &x[range.clone()], gradient: &gradient[range], out }.dispatch();
+        let x = unsafe { x.rows(range.clone()) };
+        Chain { nonlinearity, gradient: &gradient[range], x }.dispatch();
     });
 }
 
@@ -166,9 +166,8 @@ const PIECE: usize = 16 << 10;
 
 struct Chain<'a> {
     nonlinearity: Nonlinearity,
-    x: &'a [f32],
     gradient: &'a [f32],
-    out: &'a mut [f32],
+    x: &'a mut [f32],
 }
 
 impl SimdOp for Chain<'_> {
@@ -176,21 +175,21 @@ impl SimdOp for Chain<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let Self { nonlinearity, x, gradient, out } = self;
+        let Self { nonlinearity, gradient, x } = self;
         let ops = isa.f32();
         let length = ops.len();
         let whole = x.len() - x.len() % length;
         for at in (0..whole).step_by(length) {
             let y = ops.mul(ops.load(&gradient[at..]), nonlinearity.slope(isa, ops.load(&x[at..])));
-            ops.store(y, &mut out[at..]);
+            ops.store(y, &mut x[at..]);
         }
         let rest = x.len() - whole;
         if rest > 0 {
             let mut padded = [0.0; 16];
             padded[..rest].copy_from_slice(&x[whole..]);
             ops.store(nonlinearity.slope(isa, ops.load(&padded)), &mut padded);
-            for ((out, gradient), slope) in out[whole..].iter_mut().zip(&gradient[whole..]).zip(padded) {
-                *out = gradient * slope;
+            for ((x, gradient), slope) in x[whole..].iter_mut().zip(&gradient[whole..]).zip(padded) {
+                *x = gradient * slope;
             }
         }
     }
@@ -278,8 +277,8 @@ mod tests {
         let x: Vec<f32> = (0..1003).map(|i| (i as f32 - 501.0) / 60.0).collect();
         let gradient = crate::testing::numbers(x.len(), 1);
         for nonlinearity in [Nonlinearity::QuickGelu, Nonlinearity::Gelu, Nonlinearity::GeluTanh] {
-            let mut found = vec![0.0; x.len()];
-            chain(Crew::Solo, nonlinearity, &x, &gradient, &mut found);
+            let mut found = x.clone();
+            chain(Crew::Solo, nonlinearity, &gradient, &mut found);
             for ((x, gradient), found) in x.iter().zip(&gradient).zip(&found) {
                 let at = f64::from(*x);
                 let slope = match nonlinearity {
@@ -288,7 +287,10 @@ mod tests {
                     Nonlinearity::GeluTanh => central(&tanh, at),
                 };
                 let expected = slope * f64::from(*gradient);
-                assert!((f64::from(*found) - expected).abs() < 4e-6, "{nonlinearity:?} at {x}: {found}, not {expected}");
+                assert!(
+                    (f64::from(*found) - expected).abs() < 4e-6,
+                    "{nonlinearity:?} at {x}: {found}, not {expected}"
+                );
             }
         }
     }

@@ -141,9 +141,7 @@ impl<'a> SharedRows<'a> {
         assert!(rows.start <= rows.end && rows.end <= self.rows, "rows {rows:?} of {}", self.rows);
         assert!(self.stride == self.width, "rows are apart");
         // SAFETY: the rows are inside the slice, which is borrowed mutably for 'a; exclusiveness is the caller's promise.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.start.add(rows.start * self.stride), rows.len() * self.stride)
-        }
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(rows.start * self.stride), rows.len() * self.stride) }
     }
 
     /// Pointer to the start of a row.

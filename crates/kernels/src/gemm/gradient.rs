@@ -7,7 +7,7 @@ use rten_simd::{Isa, SimdOp};
 use super::pack::{pack_steps, steps_size};
 use super::rows::Rows;
 use super::tile::{MAX_ROWS, Operands, PANEL, Tile, groups, multiply, shape};
-use super::{SCRATCH, Scratch, at_least};
+use super::{SCRATCH, Scratch, at_least, expect};
 use crate::matrix::SharedRows;
 use crate::team::Crew;
 
@@ -135,10 +135,11 @@ impl Piece<'_> {
                         b_panel: b_size,
                         b_step: PANEL,
                     };
+                    let wanted = first..outputs.end.min(first + HEIGHT);
+                    expect(isa, weight, wanted.clone(), inputs.start + panel * PANEL, panels * PANEL);
                     // SAFETY: tiles and panels were laid out above with these sizes. These rows in these columns are this piece's own.
                     unsafe {
                         multiply::<I, true, false>(isa, panels, operands, &mut sums);
-                        let wanted = first..outputs.end.min(first + HEIGHT);
                         add_up(&sums, gradient.scale, add, weight, wanted, &inputs, panel..panel + panels);
                     }
                 }

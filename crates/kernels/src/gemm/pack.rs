@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use rten_simd::ops::BitOps;
 use rten_simd::{Isa, SimdOp};
 
 use super::rows::Rows;
@@ -115,6 +116,17 @@ impl SimdOp for PackPanel<'_> {
     }
 }
 
+/// Rows by which steps are fetched ahead: rows are too short for the processor to foresee the next one.
+const AHEAD: usize = 4;
+
+/// Brings values into the cache.
+#[inline(always)]
+fn prefetch<I: Isa>(isa: I, values: &[f32]) {
+    for line in values.chunks(PANEL) {
+        isa.f32().prefetch(line.as_ptr());
+    }
+}
+
 /// Copies up to sixteen columns.
 #[inline(always)]
 fn copy_columns(from: &[f32], to: &mut [f32]) {
@@ -144,6 +156,9 @@ pub(super) fn pack_rows<I: Isa>(
         filled.resize((8 * STEPS).max(filled.len()), 0.0);
     }
     for (tile, first) in rows.clone().step_by(height).enumerate() {
+        for row in first + height..rows.end.min(first + 2 * height) {
+            prefetch(isa, x.raw(row, 0..depth));
+        }
         for from in (0..depth).step_by(STEPS) {
             let steps = from..depth.min(from + STEPS);
             let length = steps.len();
@@ -186,7 +201,9 @@ pub(super) fn pack_steps<I: Isa, const ACROSS: usize>(
 ) {
     let size = steps_size(ACROSS, rows.len());
     filled.resize(columns.len().max(filled.len()), 0.0);
+    let last = rows.end - 1;
     for (step, row) in rows.enumerate() {
+        prefetch(isa, x.raw((row + AHEAD).min(last), columns.clone()));
         let values = if x.is_plain() {
             x.raw(row, columns.clone())
         } else {

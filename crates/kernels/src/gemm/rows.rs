@@ -69,9 +69,7 @@ impl<'a> Rows<'a> {
     pub fn part(self, rows: Range<usize>) -> Self {
         assert!(rows.start <= rows.end && rows.end <= self.count, "rows {rows:?} of {}", self.count);
         let through = match self.through {
-            Through::Norm(norm) => {
-                Through::Norm(Normalisation { statistics: &norm.statistics[rows.clone()], ..norm })
-            }
+            Through::Norm(norm) => Through::Norm(Normalisation { statistics: &norm.statistics[rows.clone()], ..norm }),
             through => through,
         };
         let data = &self.data[rows.start * self.stride..rows.end * self.stride];

@@ -65,9 +65,7 @@ fn what_follows_a_product_is_applied_in_order() {
         let (bias, gain, residual) = (numbers(out, 3), numbers(out, 4), numbers(rows * (out + 3), 5));
         let at = |row: usize, k: usize| f64::from(x[row * depth + k]);
         let sums = reference((rows, depth, out), at, |k, c| f64::from(weight[c * depth + k]));
-        let value = |at: usize| {
-            (sums[at] * 0.75 + f64::from(bias[at % out])) * f64::from(gain[at % out])
-        };
+        let value = |at: usize| (sums[at] * 0.75 + f64::from(bias[at % out])) * f64::from(gain[at % out]);
         let rest = Rows::new(&residual, out + 3).columns(2..out + 2);
         let finish = |then| Finish { scale: 0.75, bias: Some(&bias), gain: Some(&gain), then };
         crews(|crew| {
@@ -87,8 +85,8 @@ fn what_follows_a_product_is_applied_in_order() {
             close(&found, &expected, 1e-5 * depth as f64);
             for nonlinearity in [Nonlinearity::QuickGelu, Nonlinearity::Gelu, Nonlinearity::GeluTanh] {
                 let before = numbers(rows * out, 6);
-                let mut slopes = vec![0.0; before.len()];
-                crate::activation::chain(Crew::Solo, nonlinearity, &before, &vec![1.0; before.len()], &mut slopes);
+                let mut slopes = before.clone();
+                crate::activation::chain(Crew::Solo, nonlinearity, &vec![1.0; before.len()], &mut slopes);
                 let mut found = before.clone();
                 let finish = finish(Then::Derivative(nonlinearity));
                 product(crew, Rows::new(&x, depth), &packed, finish, Target::new(&mut found, out));
