@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossmodal_kernels::activation::Nonlinearity;
 use crossmodal_kernels::attention::{Attention, Sequence};
+use crossmodal_kernels::gemm::{self, Gradient, PackedWeight, Rows, Target, Weight};
 use crossmodal_kernels::product::{Finish, Int8Weights, PackedLinear, Product};
 use crossmodal_kernels::team::{Crew, Session, Team};
 use crossmodal_kernels::{Matrix, Norm, peak};
@@ -137,6 +138,44 @@ fn attentions<'a>() -> Vec<Case<'a>> {
     cases
 }
 
+/// Products of a training step: of `mini`'s image tower with a batch of 256 and of ViT-B/32's with one of 32 (rows, inputs, outputs).
+fn training<'a>() -> Vec<Case<'a>> {
+    let mut cases = Vec::new();
+    for (rows, inner, out) in [
+        (16_640, 192, 576),
+        (16_640, 192, 192),
+        (16_640, 192, 768),
+        (16_640, 768, 192),
+        (1600, 768, 2304),
+        (1600, 768, 768),
+        (1600, 768, 3072),
+        (1600, 3072, 768),
+    ] {
+        let flop = 2 * rows * inner * out;
+        let (x, weight, dy) = (numbers(rows * inner), numbers(inner * out), numbers(rows * out));
+        let (x_again, weight_again, dy_again) = (x.clone(), weight.clone(), dy.clone());
+        let mut y = vec![0.0; rows * out];
+        let forward = move |crew: Crew<'_>| {
+            let packed = PackedWeight::new(crew, Weight::OutDepth(&weight), inner);
+            gemm::product(crew, Rows::new(&x, inner), &packed, gemm::Finish::STORE, Target::new(&mut y, out));
+        };
+        cases.push(case(format!("training, output, {rows} x {inner} x {out}"), flop, forward));
+        let mut dx = vec![0.0; rows * inner];
+        let backward = move |crew: Crew<'_>| {
+            let packed = PackedWeight::new(crew, Weight::DepthOut(&weight_again), out);
+            gemm::product(crew, Rows::new(&dy, out), &packed, gemm::Finish::STORE, Target::new(&mut dx, inner));
+        };
+        cases.push(case(format!("training, input's gradient, {rows} x {inner} x {out}"), flop, backward));
+        let (mut dw, mut db) = (vec![0.0; out * inner], vec![0.0; out]);
+        let gradient = move |crew: Crew<'_>| {
+            let (outputs, inputs) = (Rows::new(&dy_again, out), Rows::new(&x_again, inner));
+            Gradient { outputs, inputs, scale: 1.0, accumulate: false }.run(crew, &mut dw, Some(&mut db));
+        };
+        cases.push(case(format!("training, weight's gradient, {rows} x {inner} x {out}"), flop, gradient));
+    }
+    cases
+}
+
 fn measure(session: &Session<'_>, case: &mut Case<'_>) {
     let crew = Crew::Team(session);
     let repeats = (40e-3 / (case.gigaflop / 60.0)).clamp(1.0, 2000.0) as usize;
@@ -158,6 +197,7 @@ fn main() {
     let mut cases = products();
     cases.extend(towers());
     cases.extend(attentions());
+    cases.extend(training());
     cases.retain(|case| only.is_none_or(|only| case.name.contains(only.as_str())));
     let mut peaks = Vec::new();
     for _ in 0..rounds {

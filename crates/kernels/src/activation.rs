@@ -7,6 +7,9 @@
 use rten_simd::ops::{BitOps, FloatOps, IntOps, NumOps};
 use rten_simd::{Isa, Simd, SimdOp};
 
+use crate::matrix::SharedRows;
+use crate::team::Crew;
+
 /// The factor in CLIP's `x * sigmoid(1.702 x)`.
 const QUICK_GELU: f32 = 1.702;
 
@@ -55,6 +58,22 @@ fn times_sigmoid<I: Isa>(isa: I, x: I::F32, z: I::F32) -> I::F32 {
     ops.div(x, ops.add(ops.splat(1.0), exp(isa, ops.neg(z))))
 }
 
+/// What a standard normal variable has beyond `|x|`, and `exp(-x^2 / 2)`.
+#[inline(always)]
+fn normal_tail<I: Isa>(isa: I, x: I::F32) -> (I::F32, I::F32) {
+    let ops = isa.f32();
+    let z = ops.mul(ops.abs(x), ops.splat(std::f32::consts::FRAC_1_SQRT_2));
+    let t = ops.div(ops.splat(1.0), ops.mul_add(z, ops.splat(0.327_591_1), ops.splat(1.0)));
+    let mut y = ops.splat(1.061_405_4);
+    y = ops.mul_add(y, t, ops.splat(-1.453_152));
+    y = ops.mul_add(y, t, ops.splat(1.421_413_7));
+    y = ops.mul_add(y, t, ops.splat(-0.284_496_74));
+    y = ops.mul_add(y, t, ops.splat(0.254_829_6));
+    let bell = exp(isa, ops.neg(ops.mul(z, z)));
+    // The complement of the error function at |x| / sqrt(2), halved.
+    (ops.mul(ops.mul(y, t), ops.mul(ops.splat(0.5), bell)), bell)
+}
+
 impl Nonlinearity {
     /// Applies the non-linearity to a vector.
     #[inline(always)]
@@ -69,17 +88,38 @@ impl Nonlinearity {
                 times_sigmoid(isa, x, u2)
             }
             Self::Gelu => {
-                let z = ops.mul(ops.abs(x), ops.splat(std::f32::consts::FRAC_1_SQRT_2));
-                let t = ops.div(ops.splat(1.0), ops.mul_add(z, ops.splat(0.327_591_1), ops.splat(1.0)));
-                let mut y = ops.splat(1.061_405_4);
-                y = ops.mul_add(y, t, ops.splat(-1.453_152));
-                y = ops.mul_add(y, t, ops.splat(1.421_413_7));
-                y = ops.mul_add(y, t, ops.splat(-0.284_496_74));
-                y = ops.mul_add(y, t, ops.splat(0.254_829_6));
-                // The complement of the error function at |x| / sqrt(2), halved: the tail beyond |x|.
-                let tail = ops.mul(ops.mul(y, t), ops.mul(ops.splat(0.5), exp(isa, ops.neg(ops.mul(z, z)))));
+                let (tail, _) = normal_tail(isa, x);
                 let upper = ops.mul(x, ops.sub(ops.splat(1.0), tail));
                 ops.select(ops.mul(x, tail), upper, ops.lt(x, ops.zero()))
+            }
+        }
+    }
+
+    /// The derivative at a vector.
+    #[inline(always)]
+    pub(crate) fn slope<I: Isa>(self, isa: I, x: I::F32) -> I::F32 {
+        let ops = isa.f32();
+        let one = ops.splat(1.0);
+        match self {
+            Self::QuickGelu => {
+                let z = ops.mul(x, ops.splat(QUICK_GELU));
+                let share = times_sigmoid(isa, one, z);
+                // s + z s (1 - s)
+                ops.mul_add(ops.mul(z, share), ops.sub(one, share), share)
+            }
+            Self::GeluTanh => {
+                let square = ops.mul(x, x);
+                let factor = ops.splat(2.0 * 0.797_884_6);
+                let u2 = ops.mul(ops.mul(x, factor), ops.mul_add(square, ops.splat(0.044_715), one));
+                let share = times_sigmoid(isa, one, u2);
+                let inner = ops.mul(factor, ops.mul_add(square, ops.splat(3.0 * 0.044_715), one));
+                ops.mul_add(ops.mul(ops.mul(x, inner), share), ops.sub(one, share), share)
+            }
+            Self::Gelu => {
+                let (tail, bell) = normal_tail(isa, x);
+                let cumulative = ops.select(tail, ops.sub(one, tail), ops.lt(x, ops.zero()));
+                // The density is the bell over the square root of 2 pi.
+                ops.mul_add(ops.mul(x, ops.splat(0.398_942_3)), bell, cumulative)
             }
         }
     }
@@ -87,6 +127,71 @@ impl Nonlinearity {
     /// Applies the non-linearity to each element.
     pub fn apply(self, x: &mut [f32]) {
         Elements { nonlinearity: self, x }.dispatch();
+    }
+}
+
+/// Replaces each `x` by `gradient * f'(x)`, with `f` the non-linearity.
+///
+/// # Panics
+/// When the slices differ in length.
+pub fn chain(crew: Crew<'_>, nonlinearity: Nonlinearity, gradient: &[f32], x: &mut [f32]) {
+    assert!(x.len() == gradient.len(), "{} and {} elements", x.len(), gradient.len());
+    let x = SharedRows::of(x, 1);
+    crew.for_each(gradient.len().div_ceil(PIECE), |piece| {
+        let range = piece * PIECE..gradient.len().min((piece + 1) * PIECE);
+        // SAFETY: each piece has its own elements.
+        let x = unsafe { x.rows(range.clone()) };
+        Chain { nonlinearity, gradient: &gradient[range], x }.dispatch();
+    });
+}
+
+/// Writes `f(x)`, with `f` the non-linearity, to `out`.
+///
+/// # Panics
+/// When the slices differ in length.
+pub fn apply(crew: Crew<'_>, nonlinearity: Nonlinearity, x: &[f32], out: &mut [f32]) {
+    assert!(x.len() == out.len(), "{} and {} elements", x.len(), out.len());
+    let out = SharedRows::of(out, 1);
+    crew.for_each(x.len().div_ceil(PIECE), |piece| {
+        let range = piece * PIECE..x.len().min((piece + 1) * PIECE);
+        // SAFETY: each piece has its own elements.
+        let out = unsafe { out.rows(range.clone()) };
+        out.copy_from_slice(&x[range]);
+        nonlinearity.apply(out);
+    });
+}
+
+/// Elements that a piece of work has.
+const PIECE: usize = 16 << 10;
+
+struct Chain<'a> {
+    nonlinearity: Nonlinearity,
+    gradient: &'a [f32],
+    x: &'a mut [f32],
+}
+
+impl SimdOp for Chain<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let Self { nonlinearity, gradient, x } = self;
+        let ops = isa.f32();
+        let length = ops.len();
+        let whole = x.len() - x.len() % length;
+        for at in (0..whole).step_by(length) {
+            let y = ops.mul(ops.load(&gradient[at..]), nonlinearity.slope(isa, ops.load(&x[at..])));
+            ops.store(y, &mut x[at..]);
+        }
+        let rest = x.len() - whole;
+        if rest > 0 {
+            let mut padded = [0.0; 16];
+            padded[..rest].copy_from_slice(&x[whole..]);
+            ops.store(nonlinearity.slope(isa, ops.load(&padded)), &mut padded);
+            for ((x, gradient), slope) in x[whole..].iter_mut().zip(&gradient[whole..]).zip(padded) {
+                *x = gradient * slope;
+            }
+        }
     }
 }
 
@@ -154,6 +259,40 @@ mod tests {
         Nonlinearity::QuickGelu.apply(&mut extremes);
         assert_eq!(extremes[2..], [90.0, 1e4]);
         assert!(extremes[..2].iter().all(|x| x.abs() < 1e-30), "{extremes:?}");
+    }
+
+    #[test]
+    fn slopes_are_those_of_the_formulas() {
+        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+        // By central differences of the forms in double precision; the exact GELU through its integral, the normal density.
+        let quick = |x: f64| x * sigmoid(1.702 * x);
+        let tanh = |x: f64| 0.5 * x * (1.0 + (0.797_884_560_802_865_4 * (x + 0.044_715 * x.powi(3))).tanh());
+        let density = |x: f64| (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
+        let cumulative = |x: f64| {
+            let steps = 4000;
+            let inner: f64 = (0..steps).map(|i| density(x * (i as f64 + 0.5) / steps as f64)).sum();
+            0.5 + inner * x / steps as f64
+        };
+        let central = |f: &dyn Fn(f64) -> f64, x: f64| (f(x + 1e-5) - f(x - 1e-5)) / 2e-5;
+        let x: Vec<f32> = (0..1003).map(|i| (i as f32 - 501.0) / 60.0).collect();
+        let gradient = crate::testing::numbers(x.len(), 1);
+        for nonlinearity in [Nonlinearity::QuickGelu, Nonlinearity::Gelu, Nonlinearity::GeluTanh] {
+            let mut found = x.clone();
+            chain(Crew::Solo, nonlinearity, &gradient, &mut found);
+            for ((x, gradient), found) in x.iter().zip(&gradient).zip(&found) {
+                let at = f64::from(*x);
+                let slope = match nonlinearity {
+                    Nonlinearity::QuickGelu => central(&quick, at),
+                    Nonlinearity::Gelu => cumulative(at) + at * density(at),
+                    Nonlinearity::GeluTanh => central(&tanh, at),
+                };
+                let expected = slope * f64::from(*gradient);
+                assert!(
+                    (f64::from(*found) - expected).abs() < 4e-6,
+                    "{nonlinearity:?} at {x}: {found}, not {expected}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -124,6 +124,26 @@ unsafe impl Send for SharedRows<'_> {}
 unsafe impl Sync for SharedRows<'_> {}
 
 impl<'a> SharedRows<'a> {
+    /// A slice as rows of `width` elements that follow each other. What is left over belongs to no row.
+    pub(crate) fn of(data: &'a mut [f32], width: usize) -> Self {
+        let rows = data.len() / width.max(1);
+        Self { start: data.as_mut_ptr(), rows, width, stride: width, life: PhantomData }
+    }
+
+    /// Some rows of a slice, which follow each other without padding.
+    ///
+    /// # Safety
+    /// While the slice lives, nobody else reads or writes these rows.
+    ///
+    /// # Panics
+    /// When there are no such rows, or they have padding.
+    pub(crate) unsafe fn rows(self, rows: Range<usize>) -> &'a mut [f32] {
+        assert!(rows.start <= rows.end && rows.end <= self.rows, "rows {rows:?} of {}", self.rows);
+        assert!(self.stride == self.width, "rows are apart");
+        // SAFETY: the rows are inside the slice, which is borrowed mutably for 'a; exclusiveness is the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(rows.start * self.stride), rows.len() * self.stride) }
+    }
+
     /// Pointer to the start of a row.
     ///
     /// # Panics

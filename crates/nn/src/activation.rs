@@ -3,6 +3,9 @@
 use candle_core::{Result, Tensor};
 use crossmodal_kernels::activation::Nonlinearity;
 
+use crate::ops::activation::activate;
+use crate::ops::on_processor;
+
 /// The non-linearity between the two halves of an MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Activation {
@@ -38,6 +41,9 @@ impl Activation {
     /// # Errors
     /// Failures of the tensor library.
     pub fn forward(self, x: &Tensor) -> Result<Tensor> {
+        if on_processor([x]) {
+            return activate(x, self.kernel());
+        }
         match self {
             // exp overflows to infinity for very negative x, where the quotient is the correct limit, zero.
             Self::QuickGelu => x / (x.affine(-1.702, 0.0)?.exp()? + 1.0)?,

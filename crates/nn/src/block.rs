@@ -1,11 +1,14 @@
 //! The pre-norm transformer block that all towers share.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Error, Result, Tensor};
 
 use crate::activation::Activation;
 use crate::attention::{AttentionMask, SelfAttention};
 use crate::linear::Linear;
 use crate::norm::LayerNorm;
+use crate::ops::attention::KernelMask;
+use crate::ops::block::{is_fused, run};
+use crate::ops::take_tokens;
 
 /// A learned gain per channel on a residual branch.
 #[derive(Debug, Clone)]
@@ -43,12 +46,62 @@ pub struct TransformerBlock {
 }
 
 impl TransformerBlock {
+    /// All parameters.
+    pub fn parameters(&self) -> impl Iterator<Item = &Tensor> {
+        let gains = [&self.scale1, &self.scale2].into_iter().flatten().map(|LayerScale(gain)| gain);
+        let norms = self.norm1.parameters().into_iter().chain(self.norm2.parameters());
+        let maps = [self.attention.qkv(), self.attention.out(), &self.mlp.fc1, &self.mlp.fc2];
+        norms.chain(maps.into_iter().flat_map(Linear::parameters)).chain(gains)
+    }
+
+    /// The same block with parameters that lie in row-major order.
+    pub(crate) fn contiguous(&self) -> Result<Self> {
+        Ok(Self {
+            norm1: self.norm1.contiguous()?,
+            attention: self.attention.contiguous()?,
+            norm2: self.norm2.contiguous()?,
+            mlp: Mlp {
+                fc1: self.mlp.fc1.contiguous()?,
+                activation: self.mlp.activation,
+                fc2: self.mlp.fc2.contiguous()?,
+            },
+            ..self.clone()
+        })
+    }
+
     /// Maps `[batch, tokens, width]` to the same shape.
     ///
     /// # Errors
     /// A width that doesn't fit.
     pub fn forward(&self, x: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
+        if is_fused(self, x) {
+            let (batch, tokens, _) = x.dims3()?;
+            if let Some(mask) = KernelMask::of(mask, batch, tokens, tokens)? {
+                return run(self, x, mask);
+            }
+        }
         let branch = self.attention.forward(&self.norm1.forward(x)?, mask)?;
+        self.rest(x, branch)
+    }
+
+    /// What [`forward`](Self::forward) gives at one position of each sequence, `[batch, width]`. In a last block nothing else is needed:
+    /// keys and values are computed for all tokens, all else for this one.
+    ///
+    /// # Errors
+    /// A width that doesn't fit, or positions that don't exist or aren't one for each sequence.
+    pub fn forward_pooled(&self, x: &Tensor, at: &[u32], mask: &AttentionMask) -> Result<Tensor> {
+        let (batch, _, width) = x.dims3()?;
+        if at.len() != batch {
+            return Err(Error::Msg(format!("{} pooled positions for a batch of {batch}", at.len())).bt());
+        }
+        let pooled = take_tokens(x, at)?.reshape((batch, width))?;
+        let normalised = self.norm1.forward(&pooled)?;
+        let branch = self.attention.forward_pooled(&self.norm1.forward(x)?, &normalised, at, mask)?;
+        self.rest(&pooled, branch)
+    }
+
+    /// The residual sum and the MLP behind the attention's branch.
+    fn rest(&self, x: &Tensor, branch: Tensor) -> Result<Tensor> {
         let x = (x + scaled(branch, self.scale1.as_ref())?)?;
         let Mlp { fc1, activation, fc2 } = &self.mlp;
         let branch = fc2.forward(&activation.forward(&fc1.forward(&self.norm2.forward(&x)?)?)?)?;

@@ -1,24 +1,31 @@
-//! The affine map `y = x W^T + b`, with low-rank adapters beside it where it is fine-tuned so.
+//! The affine map `y = x W^T + b`, with low-rank adapters where they are asked for.
 
 use std::ops::Range;
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, Error, Result, Tensor};
 
-/// The affine map `y = x W^T + b`.
+use crate::ops::linear::affine;
+use crate::ops::on_processor;
+
+/// A low-rank addition to a linear map (LoRA): `scale * (x down^T) up^T` on some of its outputs.
+#[derive(Debug, Clone)]
+pub struct Adapter {
+    /// To the rank, `[rank, in]`.
+    pub down: Tensor,
+    /// From the rank, `[outputs, rank]`.
+    pub up: Tensor,
+    /// The factor.
+    pub scale: f64,
+    /// The outputs it is added to.
+    pub outputs: Range<usize>,
+}
+
+/// The affine map `y = x W^T + b`, plus what its adapters add.
 #[derive(Debug, Clone)]
 pub struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
     adapters: Vec<Adapter>,
-}
-
-/// `scale * (x A^T) B^T`, added to some of the outputs (LoRA, Hu et al. 2021).
-#[derive(Debug, Clone)]
-struct Adapter {
-    a: Tensor,
-    b: Tensor,
-    scale: f64,
-    outputs: Range<usize>,
 }
 
 impl Linear {
@@ -27,28 +34,87 @@ impl Linear {
         Self { weight, bias, adapters: Vec::new() }
     }
 
-    /// The same map plus `scale * (x A^T) B^T`, with `a` of shape `[rank, in]` and `b` of shape `[outputs, rank]`, on these outputs only: the maps to queries, keys and
-    /// values are stacked in one matrix, and each may have an adapter of its own.
-    ///
-    /// # Errors
-    /// Shapes that don't fit.
-    pub fn with_adapter_on(mut self, outputs: Range<usize>, a: Tensor, b: Tensor, scale: f64) -> Result<Self> {
-        let ((out, inner), (rank, a_inner), (b_out, b_rank)) = (self.weight.dims2()?, a.dims2()?, b.dims2()?);
-        if a_inner != inner || b_rank != rank || b_out != outputs.len() || outputs.end > out {
-            let (a, b) = (a.shape(), b.shape());
-            candle_core::bail!("an adapter of {a:?} and {b:?} for outputs {outputs:?} of a map from {inner} to {out}");
-        }
-        self.adapters.push(Adapter { a, b, scale, outputs });
-        Ok(self)
-    }
-
-    /// As [`with_adapter_on`](Self::with_adapter_on), on all outputs.
+    /// With an adapter on all outputs: `y = x W^T + b + scale * (x a^T) b^T`, `a` of shape `[rank, in]` and `b` of shape `[out, rank]`. The
+    /// weight and bias get gradients only where they are variables themselves.
     ///
     /// # Errors
     /// Shapes that don't fit.
     pub fn with_adapter(self, a: Tensor, b: Tensor, scale: f64) -> Result<Self> {
-        let out = self.weight.dim(0)?;
+        let out = self.weight.dims2()?.0;
         self.with_adapter_on(0..out, a, b, scale)
+    }
+
+    /// With an adapter on some outputs, such as the queries' of a packed projection: `b` is of shape `[outputs.len(), rank]`.
+    ///
+    /// # Errors
+    /// Outputs that don't exist, or shapes that don't fit.
+    pub fn with_adapter_on(mut self, outputs: Range<usize>, a: Tensor, b: Tensor, scale: f64) -> Result<Self> {
+        let (out, inner) = self.weight.dims2()?;
+        let (rank, from) = a.dims2()?;
+        let (to, same_rank) = b.dims2()?;
+        if outputs.end > out || outputs.start > outputs.end {
+            return Err(Error::Msg(format!("an adapter on outputs {outputs:?} of a map to {out}")).bt());
+        }
+        if from != inner || to != outputs.len() || rank != same_rank || rank == 0 {
+            return Err(Error::Msg(format!(
+                "an adapter of shapes [{rank}, {from}] and [{to}, {same_rank}], expected [rank, {inner}] and [{}, rank]",
+                outputs.len()
+            ))
+            .bt());
+        }
+        self.adapters.push(Adapter { down: a, up: b, scale, outputs });
+        Ok(self)
+    }
+
+    /// The weight, `[out, in]`.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// The bias, `[out]`.
+    pub fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
+    }
+
+    /// The adapters.
+    pub fn adapters(&self) -> &[Adapter] {
+        &self.adapters
+    }
+
+    /// All parameters: weight, bias, those of the adapters.
+    pub fn parameters(&self) -> impl Iterator<Item = &Tensor> {
+        let adapters = self.adapters.iter().flat_map(|adapter| [&adapter.down, &adapter.up]);
+        std::iter::once(&self.weight).chain(&self.bias).chain(adapters)
+    }
+
+    /// The map to some of the outputs, with parameters that are parts of these.
+    ///
+    /// # Errors
+    /// Outputs that don't exist.
+    pub fn to_outputs(&self, outputs: Range<usize>) -> Result<Self> {
+        let bias = self.bias.as_ref().map(|bias| bias.narrow(0, outputs.start, outputs.len())).transpose()?;
+        let mut part = Self::new(self.weight.narrow(0, outputs.start, outputs.len())?, bias);
+        for Adapter { down, up, scale, outputs: adapted } in &self.adapters {
+            let (start, end) = (adapted.start.max(outputs.start), adapted.end.min(outputs.end));
+            if start < end {
+                let up = up.narrow(0, start - adapted.start, end - start)?;
+                let own = start - outputs.start..end - outputs.start;
+                part.adapters.push(Adapter { down: down.clone(), up, scale: *scale, outputs: own });
+            }
+        }
+        Ok(part)
+    }
+
+    /// The same map with parameters that lie in row-major order.
+    pub(crate) fn contiguous(&self) -> Result<Self> {
+        let adapter = |adapter: &Adapter| {
+            Ok(Adapter { down: adapter.down.contiguous()?, up: adapter.up.contiguous()?, ..adapter.clone() })
+        };
+        Ok(Self {
+            weight: self.weight.contiguous()?,
+            bias: self.bias.as_ref().map(Tensor::contiguous).transpose()?,
+            adapters: self.adapters.iter().map(adapter).collect::<Result<_>>()?,
+        })
     }
 
     /// Maps the last dimension of `x` from `in` to `out`.
@@ -56,59 +122,31 @@ impl Linear {
     /// # Errors
     /// A last dimension other than `in`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (out, inner) = self.weight.dims2()?;
-        let mut shape = x.dims().to_vec();
-        // One two-dimensional product whatever the leading dimensions: a broadcast batched product is much slower.
-        let rows = x.reshape(((), inner))?;
-        let mut y = rows.matmul(&self.weight.t()?)?;
-        for Adapter { a, b, scale, outputs } in &self.adapters {
-            let change = (rows.matmul(&a.t()?)? * *scale)?.matmul(&b.t()?)?;
-            y = (y + change.pad_with_zeros(D::Minus1, outputs.start, out - outputs.end)?)?;
+        let mut y = map(x, &self.weight, self.bias.as_ref())?;
+        for Adapter { down, up, scale, outputs } in &self.adapters {
+            let added = (map(&map(x, down, None)?, up, None)? * *scale)?;
+            let out = self.weight.dims2()?.0;
+            y = (y + added.pad_with_zeros(D::Minus1, outputs.start, out - outputs.end)?)?;
         }
-        if let Some(last) = shape.last_mut() {
-            *last = out;
-        }
-        let y = y.reshape(shape)?;
-        match &self.bias {
-            Some(bias) => y.broadcast_add(bias),
-            None => Ok(y),
-        }
+        Ok(y)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use candle_core::{Device, Var};
-
-    fn values(shape: (usize, usize), seed: usize) -> Var {
-        let count = shape.0 * shape.1;
-        let values: Vec<f64> = (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f64 / 1001.0 - 1.0).collect();
-        Var::from_vec(values, shape, &Device::Cpu).unwrap()
+/// `x W^T + b`.
+fn map(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    if on_processor([x, weight].into_iter().chain(bias)) {
+        return affine(x, weight, bias);
     }
-
-    #[test]
-    fn adapters_are_a_change_of_the_weight_on_their_outputs() {
-        let (x, weight) = (values((5, 4), 1), values((6, 4), 2));
-        let (a, b, c, d) = (values((2, 4), 3), values((3, 2), 4), values((1, 4), 5), values((6, 1), 6));
-        let linear = Linear::new(weight.as_tensor().clone(), None)
-            .with_adapter_on(2..5, a.as_tensor().clone(), b.as_tensor().clone(), 0.5)
-            .and_then(|linear| linear.with_adapter(c.as_tensor().clone(), d.as_tensor().clone(), 2.0))
-            .unwrap();
-        let on_rows = (b.matmul(&a).unwrap() * 0.5).unwrap().pad_with_zeros(0, 2, 1).unwrap();
-        let merged = ((weight.as_tensor() + on_rows).unwrap() + (d.matmul(&c).unwrap() * 2.0).unwrap()).unwrap();
-        let merged = Linear::new(merged, None);
-        let loss = |linear: &Linear| linear.forward(x.as_tensor()).unwrap().sqr().unwrap().sum_all().unwrap();
-        let (found, expected) = (loss(&linear), loss(&merged));
-        let gap = |a: &Tensor, b: &Tensor| {
-            (a - b).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f64>().unwrap()
-        };
-        assert!(gap(&found, &expected) < 1e-9);
-        let (found, expected) = (found.backward().unwrap(), expected.backward().unwrap());
-        for var in [&x, &a, &b, &c, &d] {
-            assert!(gap(found.get(var).unwrap(), expected.get(var).unwrap()) < 1e-9);
-        }
-        let wrong = Linear::new(weight.into_inner(), None).with_adapter_on(4..7, a.into_inner(), b.into_inner(), 1.0);
-        assert!(wrong.is_err());
+    let (out, inner) = weight.dims2()?;
+    let mut shape = x.dims().to_vec();
+    // One two-dimensional product whatever the leading dimensions: a broadcast batched product is much slower.
+    let y = x.reshape(((), inner))?.matmul(&weight.t()?)?;
+    if let Some(last) = shape.last_mut() {
+        *last = out;
+    }
+    let y = y.reshape(shape)?;
+    match bias {
+        Some(bias) => y.broadcast_add(bias),
+        None => Ok(y),
     }
 }

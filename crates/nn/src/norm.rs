@@ -2,6 +2,9 @@
 
 use candle_core::{D, Result, Tensor};
 
+use crate::ops::norm::layer_norm;
+use crate::ops::on_processor;
+
 /// Layer normalisation over the last dimension: `(x - mean) / sqrt(variance + eps) * weight + bias`, biased variance.
 #[derive(Debug, Clone)]
 pub struct LayerNorm {
@@ -16,11 +19,29 @@ impl LayerNorm {
         Self { weight, bias, eps }
     }
 
+    /// Gain and offset.
+    pub fn parameters(&self) -> [&Tensor; 2] {
+        [&self.weight, &self.bias]
+    }
+
+    /// What is added to the variance.
+    pub fn eps(&self) -> f64 {
+        self.eps
+    }
+
+    /// The same norm with parameters that lie in row-major order.
+    pub(crate) fn contiguous(&self) -> Result<Self> {
+        Ok(Self { weight: self.weight.contiguous()?, bias: self.bias.contiguous()?, eps: self.eps })
+    }
+
     /// Normalises the last dimension of `x`.
     ///
     /// # Errors
     /// A last dimension other than the norm's width.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if on_processor([x, &self.weight, &self.bias]) {
+            return layer_norm(x, &self.weight, &self.bias, self.eps);
+        }
         let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
         let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
         let normalised = centred.broadcast_div(&(variance + self.eps)?.sqrt()?)?;
