@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use candle_core::{Tensor, Var};
+use crossmodal_nn::backward;
 
 use crate::batch::{Batch, Side};
 use crate::error::Result;
@@ -62,7 +63,7 @@ fn at_once(model: &Model, batch: &Batch, loss: &WeightedSum, view: &View<'_>) ->
         .collect::<Result<Vec<Tensor>>>()?;
     let (embeddings, values) = evaluate(model, batch, loss, view, &vectors)?;
     let total = WeightedSum::total(&values)?;
-    let mut store = total.backward()?;
+    let mut store = backward(&total)?;
     let gradients = Gradients::take(&mut store, model.parameters());
     outcome(gradients, &total, &values, &embeddings)
 }
@@ -82,7 +83,7 @@ fn in_pieces(model: &Model, batch: &Batch, loss: &WeightedSum, view: &View<'_>, 
     let vectors: Vec<Tensor> = leaves.iter().map(|leaf| leaf.as_tensor().clone()).collect();
     let (embeddings, values) = evaluate(model, batch, loss, view, &vectors)?;
     let total = WeightedSum::total(&values)?;
-    let mut store = total.backward()?;
+    let mut store = backward(&total)?;
     // Temperature and scaffold have their whole gradients here.
     let mut gradients = Gradients::take(&mut store, model.parameters());
     let slopes: Vec<Option<Tensor>> = leaves.iter().map(|leaf| take(&mut store, leaf.as_tensor())).collect();
@@ -96,7 +97,7 @@ fn in_pieces(model: &Model, batch: &Batch, loss: &WeightedSum, view: &View<'_>, 
             if !vectors.track_op() {
                 break;
             }
-            let mut store = (vectors * slope)?.sum_all()?.backward()?;
+            let mut store = backward(&(vectors * slope)?.sum_all()?)?;
             gradients.add(&Gradients::take(&mut store, model.parameters()), 1.0)?;
         }
     }

@@ -8,8 +8,8 @@ use crossmodal_kernels::product::{PackedLinear, Product};
 use crossmodal_kernels::team::{Crew, Pool, threads};
 use crossmodal_kernels::{Matrix, Norm};
 use crossmodal_nn::{
-    Activation, AttentionMask, LayerNorm, Linear, PackedBlock, TransformerBlock, Workspace, resize_sequence_positions,
-    run_blocks,
+    Activation, AttentionMask, LayerNorm, Linear, PackedBlock, TransformerBlock, Workspace, embed_tokens,
+    resize_sequence_positions, run_blocks, take_tokens,
 };
 
 use super::prefix_tree::{PrefixTree, runs, total_rows};
@@ -263,10 +263,7 @@ impl Layers {
         trace: Option<&mut Trace>,
     ) -> Result<Tensor> {
         let device = self.tokens.device();
-        let (batch, tokens) = (ids.len(), ids.first().map_or(0, Vec::len));
-        let flat = Tensor::from_vec(ids.concat(), batch * tokens, device)?;
-        let x = self.tokens.index_select(&flat, 0)?.reshape((batch, tokens, config.width))?;
-        let mut x = x.broadcast_add(&self.positions.narrow(0, 0, tokens)?)?;
+        let mut x = embed_tokens(&self.tokens, &self.positions, ids)?;
         let mut stages = Trace::new();
         if trace.is_some() {
             note(&mut stages, "hidden_0", &x);
@@ -276,7 +273,12 @@ impl Layers {
             (true, None) => AttentionMask::Causal,
             (false, _) => AttentionMask::Full,
         };
-        for (i, block) in self.blocks.iter().enumerate() {
+        // Of the last block only the pooled positions matter.
+        let whole = match self.blocks.split_last() {
+            Some((_, rest)) if trace.is_none() => rest,
+            _ => &self.blocks,
+        };
+        for (i, block) in whole.iter().enumerate() {
             x = block.forward(&x, &mask)?;
             if trace.is_some() {
                 note(&mut stages, format!("hidden_{}", i + 1), &x);
@@ -285,9 +287,11 @@ impl Layers {
         if trace.is_some() {
             note(&mut stages, "last_hidden_after_final_norm", &self.norm_final.forward(&x)?);
         }
-        let rows = ids.iter().enumerate().map(|(row, ids)| (row * tokens + config.pool.position(ids)) as u32);
-        let rows = Tensor::from_vec(rows.collect::<Vec<_>>(), batch, device)?;
-        let pooled = x.reshape((batch * tokens, config.width))?.index_select(&rows, 0)?;
+        let places: Vec<u32> = ids.iter().map(|ids| config.pool.position(ids) as u32).collect();
+        let pooled = match &self.blocks[whole.len()..] {
+            [last] => last.forward_pooled(&x, &places, &mask)?,
+            _ => take_tokens(&x, &places)?.reshape((ids.len(), config.width))?,
+        };
         let pooled = self.norm_final.forward(&pooled)?;
         let projected = match &self.projection {
             Some(projection) => projection.forward(&pooled)?,

@@ -10,7 +10,7 @@ use crossmodal_kernels::team::{Crew, Pool};
 use crossmodal_kernels::{Matrix, Norm};
 use crossmodal_nn::{
     Activation, AttentionMask, GridResize, LayerNorm, Linear, Observer, PackedBlock, PatchEmbedding, Pooled,
-    TransformerBlock, Workspace, resize_grid_positions, run_blocks,
+    TransformerBlock, Workspace, assemble_tokens, resize_grid_positions, run_blocks,
 };
 
 use super::share::{equal_sizes, share};
@@ -296,38 +296,37 @@ impl VisionTransformer {
         kept: Option<&[Vec<u32>]>,
         mut trace: Option<&mut Trace>,
     ) -> Result<Tensor> {
+        let traced = trace.is_some();
         let mut note = |name: &str, x: &Tensor| {
             if let Some(trace) = trace.as_deref_mut() {
                 super::note(trace, name, x);
             }
         };
         let (batch, _, height, width) = pixels.dims4()?;
-        let positions = self.positions_for(height, width)?;
-        let x = layers.patches.forward(pixels)?;
-        let patches = x.dim(1)?;
-        let x = x.broadcast_add(&positions.narrow(0, 1, patches)?)?;
-        let x = match kept {
-            None => x,
-            Some(kept) => {
-                let places = kept
-                    .iter()
-                    .enumerate()
-                    .flat_map(|(picture, list)| list.iter().map(move |patch| (picture * patches) as u32 + patch));
-                let places = Tensor::from_iter(places, x.device())?;
-                x.flatten_to(1)?.index_select(&places, 0)?.reshape((batch, (), self.config.width))?
-            }
+        let kept: Option<Vec<u32>> = kept.map(<[Vec<u32>]>::concat);
+        let x = match &kept {
+            None => layers.patches.forward(pixels)?,
+            Some(kept) => layers.patches.forward_kept(pixels, kept)?,
         };
-        let class = layers.class.broadcast_add(&positions.narrow(0, 0, 1)?)?;
-        let x = Tensor::cat(&[&class.broadcast_as((batch, 1, self.config.width))?, &x], 1)?;
+        let x = assemble_tokens(&x, &layers.class, &self.positions_for(height, width)?, kept.as_deref())?;
         note("embeddings", &x);
         let mut x = match &layers.norm_pre {
             Some(norm) => norm.forward(&x)?,
             None => x,
         };
         note("hidden_0", &x);
-        for (i, block) in layers.blocks.iter().enumerate() {
+        // Of the last block only the class token matters, where that stands for the picture.
+        let whole = match (layers.blocks.split_last(), self.config.pool) {
+            (Some((_, rest)), VisionPool::ClassToken) if !traced => rest,
+            _ => &layers.blocks,
+        };
+        for (i, block) in whole.iter().enumerate() {
             x = block.forward(&x, &AttentionMask::Full)?;
             note(&format!("hidden_{}", i + 1), &x);
+        }
+        if let [last] = &layers.blocks[whole.len()..] {
+            let pooled = last.forward_pooled(&x, &vec![0; batch], &AttentionMask::Full)?;
+            return Ok(layers.projection.forward(&layers.norm_post.forward(&pooled)?)?);
         }
         let pooled = self.pool(layers, &x)?;
         note("pooled", &pooled);
