@@ -274,7 +274,7 @@ impl Layers {
             (false, _) => AttentionMask::Full,
         };
         // Of the last block only the pooled positions matter.
-        let whole = match self.blocks.split_last() {
+        let whole: &[TransformerBlock] = match self.blocks.split_last() {
             Some((_, rest)) if trace.is_none() => rest,
             _ => &self.blocks,
         };

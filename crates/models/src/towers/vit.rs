@@ -316,7 +316,7 @@ impl VisionTransformer {
         };
         note("hidden_0", &x);
         // Of the last block only the class token matters, where that stands for the picture.
-        let whole = match (layers.blocks.split_last(), self.config.pool) {
+        let whole: &[TransformerBlock] = match (layers.blocks.split_last(), self.config.pool) {
             (Some((_, rest)), VisionPool::ClassToken) if !traced => rest,
             _ => &layers.blocks,
         };
