@@ -235,6 +235,28 @@ fn a_run_learns_and_leaves_a_model_a_log_and_a_report() {
     assert!(message.contains("holds a run already") && message.contains("--resume"), "{message}");
 }
 
+/// Begins a run and continues it: asked to stop after step 3, lost without saving after step 10, and lost again after step 18.
+fn interrupt(cut: &Path, parts: impl Fn() -> Parts) {
+    for (stop, saves) in [(3, true), (10, false), (18, false)] {
+        let mut trainer = open(parts(), cut, true).unwrap();
+        let cancel = CancelToken::new();
+        let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            trainer.run(&cancel, &mut |event| {
+                if let Event::Step(report) = event
+                    && report.step == stop
+                {
+                    assert!(saves, "lost here, as a killed process is");
+                    cancel.cancel();
+                }
+            })
+        }));
+        assert_eq!(run.is_ok(), saves);
+        if let Ok(summary) = run {
+            assert!(summary.unwrap().cancelled);
+        }
+    }
+}
+
 #[test]
 fn a_run_that_is_interrupted_continues_bit_exactly() {
     let everything = || TrainerRules {
@@ -255,25 +277,7 @@ fn a_run_that_is_interrupted_continues_bit_exactly() {
     let whole = folder.path().join("whole");
     open(parts(), &whole, false).unwrap().run(&CancelToken::new(), &mut |_| ()).unwrap();
     let cut = folder.path().join("cut");
-    // Asked to stop after step 3; then lost without saving after step 10, so that it goes on from step 8; then again after step 18.
-    for (stop, saves) in [(3, true), (10, false), (18, false)] {
-        let mut trainer = open(parts(), &cut, true).unwrap();
-        let cancel = CancelToken::new();
-        let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            trainer.run(&cancel, &mut |event| {
-                if let Event::Step(report) = event
-                    && report.step == stop
-                {
-                    assert!(saves, "lost here, as a killed process is");
-                    cancel.cancel();
-                }
-            })
-        }));
-        assert_eq!(run.is_ok(), saves);
-        if let Ok(summary) = run {
-            assert!(summary.unwrap().cancelled);
-        }
-    }
+    interrupt(&cut, parts);
     let summary = open(parts(), &cut, true).unwrap().run(&CancelToken::new(), &mut |_| ()).unwrap();
     assert_eq!(summary.step, 20);
     assert!(bytes(&whole) == bytes(&cut), "the weights differ");

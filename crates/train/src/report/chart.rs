@@ -32,23 +32,63 @@ pub(super) struct Chart<'a> {
 impl Chart<'_> {
     /// The drawing; `None` where there is nothing to draw.
     pub(super) fn svg(&self) -> Option<String> {
-        let points = || self.series.iter().flat_map(|series| &series.points).filter(|point| point.1.is_finite());
-        let range = |value: fn(&(f64, f64)) -> f64| {
-            points().map(value).fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)))
-        };
-        let (first, last) = range(|point| point.0);
-        let (low, high) = range(|point| point.1);
-        if !first.is_finite() {
-            return None;
+        let frame = Frame::around(self.series.iter().flat_map(|series| &series.points))?;
+        let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">{}", frame.axes());
+        for (number, series) in self.series.iter().enumerate() {
+            let finite: Vec<(f64, f64)> = series.points.iter().copied().filter(|point| point.1.is_finite()).collect();
+            let class = format!("line{}", number % 2);
+            let few = finite.len() <= 20;
+            if self.smooth && !few {
+                svg.push_str(&frame.curve(&finite, "faint", &series.name));
+                svg.push_str(&frame.curve(&running_mean(&finite), &class, &series.name));
+            } else {
+                svg.push_str(&frame.curve(&finite, &class, &series.name));
+            }
+            for (step, value) in finite.iter().filter(|_| few) {
+                let (x, y) = (frame.x(*step), frame.y(*value));
+                let _ = write!(svg, "<circle class=\"dot{}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\"/>", number % 2);
+            }
         }
+        svg.push_str("</svg>");
+        Some(svg)
+    }
+}
+
+/// What a drawing reaches over.
+struct Frame {
+    first: f64,
+    last: f64,
+    low: f64,
+    high: f64,
+}
+
+impl Frame {
+    /// A frame around all points that are numbers; `None` where there are none.
+    fn around<'a>(points: impl Iterator<Item = &'a (f64, f64)> + Clone) -> Option<Self> {
+        let points = points.filter(|point| point.1.is_finite());
+        let range = |value: fn(&(f64, f64)) -> f64| {
+            let start = (f64::INFINITY, f64::NEG_INFINITY);
+            points.clone().map(value).fold(start, |(low, high), x| (low.min(x), high.max(x)))
+        };
+        let ((first, last), (low, high)) = (range(|point| point.0), range(|point| point.1));
         let margin = ((high - low) * 0.05).max(1e-9 * high.abs()).max(1e-12);
-        let (low, high) = (low - margin, high + margin);
-        let x = |step: f64| LEFT + (step - first) / (last - first).max(1.0) * (WIDTH - LEFT - RIGHT);
-        let y = |value: f64| TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM);
-        let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">");
+        first.is_finite().then_some(Self { first, last, low: low - margin, high: high + margin })
+    }
+
+    fn x(&self, step: f64) -> f64 {
+        LEFT + (step - self.first) / (self.last - self.first).max(1.0) * (WIDTH - LEFT - RIGHT)
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        TOP + (self.high - value) / (self.high - self.low) * (HEIGHT - TOP - BOTTOM)
+    }
+
+    /// Lines of equal values with their labels, and the first and the last step.
+    fn axes(&self) -> String {
+        let mut svg = String::new();
         for at in 0..=3 {
-            let value = low + (high - low) * f64::from(at) / 3.0;
-            let height = y(value);
+            let value = self.low + (self.high - self.low) * f64::from(at) / 3.0;
+            let height = self.y(value);
             let _ = write!(
                 svg,
                 "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{height:.1}\" y2=\"{height:.1}\"/>\
@@ -59,39 +99,22 @@ impl Chart<'_> {
                 short(value)
             );
         }
-        for (step, anchor) in [(first, "start"), (last, "end")] {
-            let (place, below) = (x(step), HEIGHT - 6.0);
+        for (step, anchor) in [(self.first, "start"), (self.last, "end")] {
+            let (place, below) = (self.x(step), HEIGHT - 6.0);
             let _ = write!(svg, "<text x=\"{place:.1}\" y=\"{below}\" text-anchor=\"{anchor}\">{step:.0}</text>");
         }
-        for (number, series) in self.series.iter().enumerate() {
-            let line = |points: &[(f64, f64)], class: &str| {
-                let mut path = String::new();
-                for (step, value) in thinned(points) {
-                    let _ = write!(path, "{:.1},{:.1} ", x(step), y(value));
-                }
-                let name = series.name.replace(['<', '&', '"'], "");
-                format!(
-                    "<polyline class=\"{class}\" fill=\"none\" stroke-width=\"1.6\" points=\"{path}\"><title>{name}</title></polyline>"
-                )
-            };
-            let finite: Vec<(f64, f64)> = series.points.iter().copied().filter(|point| point.1.is_finite()).collect();
-            let class = format!("line{}", number % 2);
-            if self.smooth && finite.len() > 20 {
-                svg.push_str(&line(&finite, "faint"));
-                svg.push_str(&line(&running_mean(&finite), &class));
-            } else {
-                svg.push_str(&line(&finite, &class));
-                if finite.len() <= 20 {
-                    for (step, value) in &finite {
-                        let (x, y) = (x(*step), y(*value));
-                        let _ =
-                            write!(svg, "<circle class=\"dot{}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\"/>", number % 2);
-                    }
-                }
-            }
+        svg
+    }
+
+    fn curve(&self, points: &[(f64, f64)], class: &str, name: &str) -> String {
+        let mut path = String::new();
+        for (step, value) in thinned(points) {
+            let _ = write!(path, "{:.1},{:.1} ", self.x(step), self.y(value));
         }
-        svg.push_str("</svg>");
-        Some(svg)
+        let name = name.replace(['<', '&', '"'], "");
+        format!(
+            "<polyline class=\"{class}\" fill=\"none\" stroke-width=\"1.6\" points=\"{path}\"><title>{name}</title></polyline>"
+        )
     }
 }
 
