@@ -20,6 +20,9 @@ pub struct DataOptions {
     /// A table's column of classes [default: label, class, category]
     #[arg(long, value_name = "NAME")]
     pub label_column: Option<String>,
+    /// A table's column of concepts, of which several items may show the same [default: concept]
+    #[arg(long, value_name = "NAME")]
+    pub concept_column: Option<String>,
     /// The part of the data to use
     #[arg(long, value_name = "PART", value_enum, default_value_t)]
     pub split: SplitChoice,
@@ -65,6 +68,7 @@ impl DataOptions {
             left: self.image_column.clone(),
             right: self.caption_column.iter().map(RightColumn::named).collect(),
             label: self.label_column.clone(),
+            concept: self.concept_column.clone(),
             ..Columns::default()
         }
     }

@@ -154,6 +154,8 @@ struct Open {
     /// The first member of the next sample.
     ahead: Option<(String, String, Member)>,
     is_over: bool,
+    /// What is wrong with the rest, told after the sample before it.
+    damage: Option<String>,
 }
 
 /// The members of one key.
@@ -184,9 +186,9 @@ impl Open {
                     break;
                 }
                 Err(reason) => {
-                    // The members before the damage may not be all of the sample.
                     self.is_over = true;
-                    return Err(reason);
+                    self.damage = Some(reason);
+                    break;
                 }
             };
             let Some((key, ending)) = split_name(&member.name) else { continue };
@@ -201,7 +203,10 @@ impl Open {
                 None => sample = Some(Sample { key, members: HashMap::from([(ending, member)]) }),
             }
         }
-        Ok(sample)
+        match self.damage.take_if(|_| sample.is_none()) {
+            Some(reason) => Err(reason),
+            None => Ok(sample),
+        }
     }
 }
 
@@ -213,7 +218,8 @@ impl Walk {
                 let path = self.shards.paths[self.order.pop()?].clone();
                 match Members::open(&path) {
                     Ok(members) => {
-                        self.current = Some(Open { path: path.into(), members, ahead: None, is_over: false });
+                        self.current =
+                            Some(Open { path: path.into(), members, ahead: None, is_over: false, damage: None });
                     }
                     Err(error) => return Some(Err((path.display().to_string(), error.to_string()))),
                 }

@@ -17,12 +17,6 @@ pub fn gallery() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples/gallery")
 }
 
-/// The gallery's captions in one language.
-pub fn captions(language: &str) -> DataSet {
-    let columns = Columns { right: vec![RightColumn::named(language)], ..Columns::default() };
-    DataSet::open(gallery().join("captions.csv").to_str().unwrap(), &columns).unwrap()
-}
-
 /// The first drawings with their English and French names.
 pub fn drawings(count: usize) -> Vec<Drawing> {
     let columns = Columns { right: ["en", "fr"].map(RightColumn::named).to_vec(), ..Columns::default() };

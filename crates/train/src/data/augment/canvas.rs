@@ -102,7 +102,8 @@ impl Framing {
             Picture { width, height, mode: PixelMode::Rgb, data, palette: Vec::new(), transparency: None }
         };
         let whole = (picture.width, picture.height);
-        let part = resize(&picture, whole, region, self.filter, self.order);
+        let is_whole = *region == Region::whole(whole.0, whole.1);
+        let part = if is_whole { picture } else { resize(&picture, whole, region, self.filter, self.order) };
         let part = resize(&part, size, &Region::whole(size.0, size.1), self.filter, self.order);
         Canvas::of(&part).within(self.width as usize, self.height as usize)
     }

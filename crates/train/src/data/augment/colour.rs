@@ -52,10 +52,16 @@ impl ColourJitter {
     }
 }
 
+/// Changes every value by a function of it alone.
+fn by_table(canvas: &mut Canvas, change: impl Fn(f32) -> f32) {
+    let table: [u8; 256] = std::array::from_fn(|value| byte(change(value as f32)));
+    canvas.map(|colour| colour.map(|value| table[usize::from(value)]));
+}
+
 /// Multiplies all values.
 pub(super) fn brighten(canvas: &mut Canvas, factor: f32) {
     if factor != 1.0 {
-        canvas.map(|colour| colour.map(|value| byte(f32::from(value) * factor)));
+        by_table(canvas, |value| value * factor);
     }
 }
 
@@ -64,7 +70,7 @@ pub(super) fn set_contrast(canvas: &mut Canvas, factor: f32) {
     if factor != 1.0 {
         let sum: u64 = canvas.pixels.iter().map(|pixel| u64::from(luma([pixel[0], pixel[1], pixel[2]]))).sum();
         let mean = (sum as f32 / canvas.pixels.len().max(1) as f32).round();
-        canvas.map(|colour| colour.map(|value| byte(mean + (f32::from(value) - mean) * factor)));
+        by_table(canvas, |value| mean + (value - mean) * factor);
     }
 }
 
@@ -78,7 +84,7 @@ pub(super) fn saturate(canvas: &mut Canvas, factor: f32) {
     }
 }
 
-/// Turns the hue by a share of the circle: a third makes red green, green blue and blue red.
+/// Turns the hue by a share of the circle, once round at most: a third makes red green, green blue and blue red.
 pub(super) fn turn_hue(canvas: &mut Canvas, turn: f32) {
     if turn != 0.0 {
         canvas.map(|colour| turned(colour, turn));
@@ -101,7 +107,10 @@ fn turned(colour: [u8; 3], turn: f32) -> [u8; 3] {
     } else {
         (red - green) / chroma + 4.0
     };
-    let hue = (hue + 6.0 * turn).rem_euclid(6.0);
+    // The remainder by hand: a turn goes round once at most, and `rem_euclid` is a call.
+    let hue = hue + 6.0 * turn;
+    let hue = if hue >= 6.0 { hue - 6.0 } else { hue };
+    let hue = if hue < 0.0 { hue + 6.0 } else { hue };
     // How far a channel is from its full value, by the distance of the hue from the channel's own.
     let channel = |own: f32| {
         let apart = (hue - own).abs();

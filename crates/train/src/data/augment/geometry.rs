@@ -135,32 +135,43 @@ impl Map {
     }
 }
 
+/// The whole number at or below a place, without the call that `floor` is on processors without SSE 4.1.
+fn at_or_below(place: f32) -> i32 {
+    let whole = place as i32;
+    whole - i32::from(whole as f32 > place)
+}
+
 /// The picture at a place between pixels; transparent outside.
 fn sample(canvas: &Canvas, x: f32, y: f32) -> [u8; 4] {
-    let (left, top) = (x.floor(), y.floor());
-    let (right_share, low_share) = (x - left, y - top);
-    let (mut colours, mut alpha) = ([0f32; 3], 0f32);
-    for (dx, dy, weight) in [
-        (0.0, 0.0, (1.0 - right_share) * (1.0 - low_share)),
-        (1.0, 0.0, right_share * (1.0 - low_share)),
-        (0.0, 1.0, (1.0 - right_share) * low_share),
-        (1.0, 1.0, right_share * low_share),
-    ] {
-        let (column, row) = (left + dx, top + dy);
-        let is_inside = column >= 0.0 && row >= 0.0 && column < canvas.width as f32 && row < canvas.height as f32;
-        if !is_inside {
-            continue;
-        }
-        let pixel = canvas.pixels[row as usize * canvas.width + column as usize];
-        let weight = weight * f32::from(pixel[3]);
-        alpha += weight;
-        colours.iter_mut().zip(pixel).for_each(|(sum, value)| *sum += weight * f32::from(value));
+    let (left, top) = (at_or_below(x), at_or_below(y));
+    let (right_share, low_share) = (x - left as f32, y - top as f32);
+    let weights = [
+        (1.0 - right_share) * (1.0 - low_share),
+        right_share * (1.0 - low_share),
+        (1.0 - right_share) * low_share,
+        right_share * low_share,
+    ];
+    let (width, height) = (canvas.width as i32, canvas.height as i32);
+    let pixel = |column: i32, row: i32| {
+        let is_inside = column >= 0 && row >= 0 && column < width && row < height;
+        if is_inside { canvas.pixels[(row * width + column) as usize] } else { [0; 4] }
+    };
+    let four = [pixel(left, top), pixel(left + 1, top), pixel(left, top + 1), pixel(left + 1, top + 1)];
+    if four.iter().all(|pixel| pixel[3] == 255) {
+        let sum = |channel: usize| -> f32 {
+            four.iter().zip(weights).map(|(pixel, weight)| weight * f32::from(pixel[channel])).sum()
+        };
+        return [byte(sum(0)), byte(sum(1)), byte(sum(2)), 255];
     }
+    let weights: [f32; 4] = std::array::from_fn(|place| weights[place] * f32::from(four[place][3]));
+    let alpha: f32 = weights.iter().sum();
     if alpha < 0.5 {
         return [0; 4];
     }
-    let [red, green, blue] = colours.map(|sum| byte(sum / alpha));
-    [red, green, blue, byte(alpha)]
+    let mean = |channel: usize| -> f32 {
+        four.iter().zip(weights).map(|(pixel, weight)| weight * f32::from(pixel[channel])).sum::<f32>() / alpha
+    };
+    [byte(mean(0)), byte(mean(1)), byte(mean(2)), byte(alpha)]
 }
 
 #[cfg(test)]

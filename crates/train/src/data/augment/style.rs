@@ -52,7 +52,7 @@ pub(super) fn draw_edges(canvas: &mut Canvas, strength: f32) {
             // An eighth makes it the change of brightness a pixel.
             let horizontal = (across(rows[0]) + 2.0 * across(rows[1]) + across(rows[2])) / 8.0;
             let vertical = (along(rows[2]) - along(rows[0])) / 8.0;
-            let line = byte(255.0 - strength * horizontal.hypot(vertical));
+            let line = byte(255.0 - strength * (horizontal * horizontal + vertical * vertical).sqrt());
             canvas.pixels[row * width + column] = [line, line, line, 255];
         }
     }
