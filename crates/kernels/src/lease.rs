@@ -76,6 +76,27 @@ impl DerefMut for Lease {
     }
 }
 
+/// Has the system's allocator keep large blocks that were freed, for the rest of the process, instead of giving their pages back: tensors
+/// of a training step have the sizes of the last step's, and the faults and clearing of their pages took a tenth of the time. Says whether
+/// the allocator can do that, which glibc's can. Where the environment already says how memory is to be given back, nothing is changed.
+pub fn keep_freed_memory() -> bool {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        let chosen = ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES"];
+        if chosen.iter().any(|name| std::env::var_os(name).is_some()) {
+            return false;
+        }
+        // SAFETY: `mallopt` takes two numbers and may be called at any time; it locks what it changes.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_MAX, 0) == 1
+                && libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX) == 1
+                && libc::mallopt(libc::M_TOP_PAD, 64 << 20) == 1
+        }
+    }
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,5 +114,16 @@ mod tests {
             }
         }
         assert!(Lease::zeroed(5000).iter().all(|x| *x == 0.0));
+    }
+
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[test]
+    fn kept_memory_is_still_cleared_where_that_is_asked_for() {
+        assert!(keep_freed_memory());
+        for round in 0..3 {
+            let mut values = vec![0f32; 20 << 20];
+            assert!(values.iter().all(|x| *x == 0.0), "round {round}");
+            values.fill(1.0);
+        }
     }
 }

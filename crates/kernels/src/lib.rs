@@ -27,7 +27,7 @@ pub mod team;
 mod testing;
 
 pub use buffer::{Buffer, Number};
-pub use lease::Lease;
+pub use lease::{Lease, keep_freed_memory};
 pub use mapped::MappedFile;
 pub use matrix::Matrix;
 pub use norm::Norm;

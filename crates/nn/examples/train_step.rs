@@ -9,7 +9,8 @@ use crossmodal_kernels::peak;
 use crossmodal_kernels::team::{Team, set_threads};
 use crossmodal_nn::{
     Activation, AdamW, AttentionMask, Device, LayerNorm, Linear, Mlp, Moments, PatchEmbedding, Result, SelfAttention,
-    Tensor, TransformerBlock, adamw_step, assemble_tokens, backward, embed_tokens, l2_normalise, softmax_last_dim,
+    Tensor, TransformerBlock, adamw_step, assemble_tokens, backward, embed_tokens, forward_blocks, keep_freed_memory,
+    l2_normalise, softmax_last_dim,
 };
 
 /// Shape of one tower.
@@ -187,12 +188,9 @@ impl Towers {
 }
 
 /// Runs blocks, the last for one token of each sequence only.
-fn run(blocks: &[TransformerBlock], mut x: Tensor, at: &[u32], mask: &AttentionMask) -> Result<Tensor> {
+fn run(blocks: &[TransformerBlock], x: Tensor, at: &[u32], mask: &AttentionMask) -> Result<Tensor> {
     let Some((last, others)) = blocks.split_last() else { return Ok(x) };
-    for block in others {
-        x = block.forward(&x, mask)?;
-    }
-    last.forward_pooled(&x, at, mask)
+    last.forward_pooled(&forward_blocks(others, &x, mask)?, at, mask)
 }
 
 /// Operations of a step as it is usually counted: two for each weight and token forwards, four backwards (two where weights are
@@ -214,6 +212,7 @@ fn peak_memory() -> u64 {
 }
 
 fn main() -> Result<()> {
+    keep_freed_memory();
     let arguments: Vec<String> = std::env::args().collect();
     let after = |name: &str| {
         arguments.iter().position(|a| a == name).and_then(|at| arguments.get(at + 1)?.parse::<usize>().ok())

@@ -74,11 +74,8 @@ impl TransformerBlock {
     /// # Errors
     /// A width that doesn't fit.
     pub fn forward(&self, x: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
-        if is_fused(self, x) {
-            let (batch, tokens, _) = x.dims3()?;
-            if let Some(mask) = KernelMask::of(mask, batch, tokens, tokens)? {
-                return run(self, x, mask);
-            }
+        if let Some(mask) = fused_mask(std::slice::from_ref(self), x, mask)? {
+            return run(std::slice::from_ref(self), x, mask);
         }
         let branch = self.attention.forward(&self.norm1.forward(x)?, mask)?;
         self.rest(x, branch)
@@ -107,6 +104,30 @@ impl TransformerBlock {
         let branch = fc2.forward(&activation.forward(&fc1.forward(&self.norm2.forward(&x)?)?)?)?;
         x + scaled(branch, self.scale2.as_ref())?
     }
+}
+
+/// Applies blocks to `[batch, tokens, width]`, one after the other: what [`TransformerBlock::forward`] of each gives, as one operation where
+/// that can be, so that nothing is copied between them.
+///
+/// # Errors
+/// A width that doesn't fit.
+pub fn forward_blocks(blocks: &[TransformerBlock], x: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
+    if blocks.is_empty() {
+        return Ok(x.clone());
+    }
+    if let Some(mask) = fused_mask(blocks, x, mask)? {
+        return run(blocks, x, mask);
+    }
+    blocks.iter().try_fold(x.clone(), |x, block| block.forward(&x, mask))
+}
+
+/// The kernels' form of the mask where these blocks can be one operation.
+fn fused_mask(blocks: &[TransformerBlock], x: &Tensor, mask: &AttentionMask) -> Result<Option<KernelMask>> {
+    if !blocks.iter().all(|block| is_fused(block, x)) {
+        return Ok(None);
+    }
+    let (batch, tokens, _) = x.dims3()?;
+    KernelMask::of(mask, batch, tokens, tokens)
 }
 
 fn scaled(branch: Tensor, scale: Option<&LayerScale>) -> Result<Tensor> {

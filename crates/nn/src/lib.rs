@@ -20,8 +20,9 @@ mod position;
 
 pub use activation::Activation;
 pub use attention::{AttentionMask, SelfAttention, softmax_last_dim};
-pub use block::{LayerScale, Mlp, TransformerBlock};
+pub use block::{LayerScale, Mlp, TransformerBlock, forward_blocks};
 pub use candle_core::{DType, Device, Error, Result, Tensor};
+pub use crossmodal_kernels::keep_freed_memory;
 pub use crossmodal_kernels::optimiser::AdamW;
 pub use linear::{Adapter, Linear};
 pub use norm::{LayerNorm, l2_normalise};

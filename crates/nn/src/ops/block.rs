@@ -1,4 +1,4 @@
-//! A transformer block as one operation.
+//! Transformer blocks, one or a run of them, as one operation.
 //!
 //! Kept for the gradients are queries, keys and values, mixed values, the sum after the attention, the MLP's hidden layer ahead of its
 //! non-linearity, and two numbers a row for each norm: ten widths a token where candle's operations keep over thirty. What norms and
@@ -35,17 +35,19 @@ pub(crate) fn is_fused(block: &TransformerBlock, x: &Tensor) -> bool {
     block.scale1.is_none() && block.scale2.is_none() && x.rank() == 3 && on_processor(block.parameters().chain([x]))
 }
 
-/// Applies a block to `[batch, tokens, width]`.
+/// Applies blocks to `[batch, tokens, width]`, one after the other.
 ///
 /// # Errors
 /// Parameters whose shapes don't fit.
-pub(crate) fn run(block: &TransformerBlock, x: &Tensor, mask: KernelMask) -> Result<Tensor> {
-    let block = block.contiguous()?;
-    check(&block, x.dims3()?.2)?;
-    let (tied, bundle) = Bundle::tie(&block.parameters().collect::<Vec<_>>())?;
+pub(crate) fn run(blocks: &[TransformerBlock], x: &Tensor, mask: KernelMask) -> Result<Tensor> {
+    let blocks: Vec<TransformerBlock> = blocks.iter().map(TransformerBlock::contiguous).collect::<Result<_>>()?;
+    for block in &blocks {
+        check(block, x.dims3()?.2)?;
+    }
+    let (tied, bundle) = Bundle::tie(&blocks.iter().flat_map(TransformerBlock::parameters).collect::<Vec<_>>())?;
     let x = x.contiguous()?;
     let keep = x.track_op() || tied.track_op();
-    x.apply_op2(&tied, Block { block, mask, bundle, keep, kept: Mutex::new(None) })
+    x.apply_op2(&tied, Blocks { blocks, mask, bundle, keep, kept: Mutex::new(None) })
 }
 
 /// Refuses parameters whose shapes don't fit each other.
@@ -82,8 +84,10 @@ fn check(block: &TransformerBlock, width: usize) -> Result<()> {
     Ok(())
 }
 
-/// What the forward pass keeps for the gradients; a row of each for each token.
+/// What the forward pass keeps of a block for the gradients; a row of each for each token.
 struct Kept {
+    /// What came in, where that was another block's result.
+    input: Option<Lease>,
     statistics1: Vec<[f32; 2]>,
     qkv: Lease,
     /// Largest score and reciprocal sum of each row of scores.
@@ -105,6 +109,15 @@ struct Sizes {
 }
 
 impl Sizes {
+    /// Those of a block over a tensor of this shape.
+    fn of(block: &TransformerBlock, dims: &[usize]) -> Result<Self> {
+        let [batch, tokens, width] = *dims else {
+            return Err(Error::Msg(format!("a block over a tensor of shape {dims:?}")).bt());
+        };
+        let hidden = block.mlp.fc1.weight().dims2()?.0;
+        Ok(Self { batch, tokens, width, hidden, heads: block.attention.heads() })
+    }
+
     /// Sequences that are worked on at a time.
     fn chunks(self) -> impl Iterator<Item = Range<usize>> {
         let most = (CHUNK / self.hidden.max(1)).max(LEAST_ROWS).div_ceil(self.tokens.max(1)).max(1);
@@ -136,45 +149,85 @@ fn mask_of<'a>(mask: Mask<'a>, sizes: Sizes, sequences: &Range<usize>) -> Mask<'
     }
 }
 
-struct Block {
-    block: TransformerBlock,
+struct Blocks {
+    blocks: Vec<TransformerBlock>,
     mask: KernelMask,
     bundle: Arc<Bundle>,
     keep: bool,
-    kept: Mutex<Option<Kept>>,
+    /// Of each block.
+    kept: Mutex<Option<Vec<Kept>>>,
 }
 
-impl CustomOp2 for Block {
+impl CustomOp2 for Blocks {
     fn name(&self) -> &'static str {
-        "transformer block"
+        "transformer blocks"
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        let sizes = self.sizes(xl.dims())?;
         let x = elements(x, xl)?;
         let mut y = vec![0.0; x.len()];
-        let kept = self.mask.with(|mask| self.forward(sizes, mask, x, &mut y, self.keep))?;
-        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+        let kept = self.mask.with(|mask| self.forward(xl.dims(), mask, x, &mut y, self.keep))?;
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
         Ok((CpuStorage::F32(y), xl.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, tied: &Tensor, _: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let sizes = self.sizes(x.dims())?;
         let dy = dy.contiguous()?;
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
         let dx = self.mask.with(|mask| {
             let (values, dy) = (Values::of(x)?, Values::of(&dy)?);
             let kept = match kept {
-                Some(kept) => Some(kept),
+                Some(kept) if kept.len() == self.blocks.len() => kept,
                 // A second backward pass over the same graph.
-                None => self.forward(sizes, mask, &values, &mut Lease::of(values.len()), true)?,
+                _ => self.forward(x.dims(), mask, &values, &mut Lease::of(values.len()), true)?,
             };
-            let Some(kept) = kept else { return Err(Error::Msg("a block without a forward pass".into())) };
-            let needs = Needs::of(&self.block, x.track_op());
-            self.backward(sizes, mask, &values, &dy, kept, needs)
+            self.backward(x.dims(), mask, (&values, x.track_op()), dy.to_vec(), kept)
         })?;
-        let dx = dx.map(|dx| returned(x, dx)).transpose()?.flatten();
+        let dx = if x.track_op() { returned(x, dx)? } else { None };
         Ok((dx, reached(tied)?))
+    }
+}
+
+impl Blocks {
+    /// Writes the last block's result, and returns what the gradients need where that is wanted.
+    fn forward(&self, dims: &[usize], mask: Mask<'_>, x: &[f32], y: &mut [f32], keep: bool) -> Result<Vec<Kept>> {
+        let mut kept = Vec::new();
+        let mut input: Option<Lease> = None;
+        for (number, block) in self.blocks.iter().enumerate() {
+            let sizes = Sizes::of(block, dims)?;
+            let x = input.as_deref().unwrap_or(x);
+            let mut next = (number + 1 < self.blocks.len()).then(|| Lease::of(x.len()));
+            let of_block = forward(block, sizes, mask, x, next.as_deref_mut().unwrap_or(y), keep)?;
+            if let Some(of_block) = of_block {
+                kept.push(Kept { input, ..of_block });
+            }
+            input = next;
+        }
+        Ok(kept)
+    }
+
+    /// Leaves the parameters' gradients with the bundle, and turns the result's gradient into the input's as far as one is needed.
+    fn backward(
+        &self,
+        dims: &[usize],
+        mask: Mask<'_>,
+        (x, tracked): (&[f32], bool),
+        mut gradient: Vec<f32>,
+        mut kept: Vec<Kept>,
+    ) -> Result<Vec<f32>> {
+        for (number, block) in self.blocks.iter().enumerate().rev() {
+            let Some(mut kept) = kept.pop() else { break };
+            let earlier = &self.blocks[..number];
+            let input = tracked || earlier.iter().flat_map(TransformerBlock::parameters).any(Tensor::track_op);
+            let own = kept.input.take();
+            let x = own.as_deref().unwrap_or(x);
+            let needs = Needs::of(block, input);
+            backward(block, &self.bundle, Sizes::of(block, dims)?, mask, x, &mut gradient, kept, needs)?;
+            if !input {
+                break;
+            }
+        }
+        Ok(gradient)
     }
 }
 
@@ -194,111 +247,102 @@ impl Needs {
     }
 }
 
-impl Block {
-    fn sizes(&self, dims: &[usize]) -> Result<Sizes> {
-        let [batch, tokens, width] = *dims else {
-            return Err(Error::Msg(format!("a block over a tensor of shape {dims:?}")).bt());
-        };
-        let hidden = self.block.mlp.fc1.weight().dims2()?.0;
-        Ok(Sizes { batch, tokens, width, hidden, heads: self.block.attention.heads() })
+/// Writes the block's result, and returns what the gradients need where that is wanted.
+fn forward(
+    block: &TransformerBlock,
+    sizes: Sizes,
+    mask: Mask<'_>,
+    x: &[f32],
+    y: &mut [f32],
+    keep: bool,
+) -> Result<Option<Kept>> {
+    let Sizes { width, hidden, heads, tokens, .. } = sizes;
+    let (norm1, norm2) = (NormValues::of(&block.norm1)?, NormValues::of(&block.norm2)?);
+    let maps = [block.attention.qkv(), block.attention.out(), &block.mlp.fc1, &block.mlp.fc2];
+    let [qkv, out, fc1, fc2] = maps.map(LinearValues::of);
+    let (qkv, out, fc1, fc2) = (qkv?, out?, fc1?, fc2?);
+    let session = session();
+    let crew = crew(&session);
+    let [qkv, out, fc1, fc2] = [&qkv, &out, &fc1, &fc2].map(|map| ForwardMap::new(crew, map));
+    let largest = sizes.chunks().map(|chunk| chunk.len() * tokens).max().unwrap_or(0);
+    let rows = if keep { sizes.batch * tokens } else { largest };
+    let mut kept = Kept {
+        input: None,
+        statistics1: vec![[0.0; 2]; rows],
+        qkv: Lease::of(rows * 3 * width),
+        softmax: vec![0.0; 2 * rows * heads],
+        mixed: Lease::of(rows * width),
+        sum: Lease::of(rows * width),
+        statistics2: vec![[0.0; 2]; rows],
+        hidden: Lease::of(rows * hidden),
+    };
+    for chunk in sizes.chunks() {
+        let rows = sizes.rows(&chunk);
+        // Where nothing is kept, all chunks use the same memory.
+        let own = if keep { rows.clone() } else { 0..rows.len() };
+        let x = &x[span(&rows, width)];
+        let statistics1 = &mut kept.statistics1[own.clone()];
+        statistics(crew, x, width, norm1.eps, statistics1);
+        let normalised = Rows::new(x, width).normalised(norm1.with(statistics1));
+        let packed = &mut kept.qkv[span(&own, 3 * width)];
+        qkv.apply(crew, normalised, Then::Store, packed);
+        let mixed = &mut kept.mixed[span(&own, width)];
+        let softmax = &mut kept.softmax[span(&own, 2 * heads)];
+        let mask = mask_of(mask, sizes, &chunk);
+        Attention::packed(packed, tokens, sizes.head(), mask).forward(crew, mixed, softmax);
+        let sum = &mut kept.sum[span(&own, width)];
+        out.apply(crew, Rows::new(mixed, width), Then::AddTo(Rows::new(x, width)), sum);
+        let statistics2 = &mut kept.statistics2[own.clone()];
+        statistics(crew, sum, width, norm2.eps, statistics2);
+        let normalised = Rows::new(sum, width).normalised(norm2.with(statistics2));
+        let inner = &mut kept.hidden[span(&own, hidden)];
+        fc1.apply(crew, normalised, Then::Store, inner);
+        let activated = Rows::new(inner, hidden).activated(block.mlp.activation.kernel());
+        let y = &mut y[span(&rows, width)];
+        fc2.apply(crew, activated, Then::AddTo(Rows::new(sum, width)), y);
     }
+    Ok(keep.then_some(kept))
+}
 
-    /// Writes the block's result, and returns what the gradients need where that is wanted.
-    fn forward(&self, sizes: Sizes, mask: Mask<'_>, x: &[f32], y: &mut [f32], keep: bool) -> Result<Option<Kept>> {
-        let Sizes { width, hidden, heads, tokens, .. } = sizes;
-        let block = &self.block;
-        let (norm1, norm2) = (NormValues::of(&block.norm1)?, NormValues::of(&block.norm2)?);
-        let maps = [block.attention.qkv(), block.attention.out(), &block.mlp.fc1, &block.mlp.fc2];
-        let [qkv, out, fc1, fc2] = maps.map(LinearValues::of);
-        let (qkv, out, fc1, fc2) = (qkv?, out?, fc1?, fc2?);
+/// Leaves the parameters' gradients with the bundle and turns the result's gradient into the input's.
+#[expect(clippy::too_many_arguments, reason = "what flows in and out of a block, each of another kind")]
+fn backward(
+    block: &TransformerBlock,
+    bundle: &Bundle,
+    sizes: Sizes,
+    mask: Mask<'_>,
+    x: &[f32],
+    gradient: &mut [f32],
+    mut kept: Kept,
+    needs: Needs,
+) -> Result<()> {
+    let (norm1, norm2) = (NormValues::of(&block.norm1)?, NormValues::of(&block.norm2)?);
+    let maps = [block.attention.qkv(), block.attention.out(), &block.mlp.fc1, &block.mlp.fc2];
+    let [qkv, out, fc1, fc2] = maps.map(LinearValues::of);
+    let (qkv, out, fc1, fc2) = (qkv?, out?, fc1?, fc2?);
+    let (mut norm1_sums, mut norm2_sums) = (NormSums::of(&block.norm1), NormSums::of(&block.norm2));
+    let mut sums = maps.map(LinearSums::of);
+    {
         let session = session();
         let crew = crew(&session);
-        let [qkv, out, fc1, fc2] = [&qkv, &out, &fc1, &fc2].map(|map| ForwardMap::new(crew, map));
-        let largest = sizes.chunks().map(|chunk| chunk.len() * tokens).max().unwrap_or(0);
-        let rows = if keep { sizes.batch * tokens } else { largest };
-        let mut kept = Kept {
-            statistics1: vec![[0.0; 2]; rows],
-            qkv: Lease::of(rows * 3 * width),
-            softmax: vec![0.0; 2 * rows * heads],
-            mixed: Lease::of(rows * width),
-            sum: Lease::of(rows * width),
-            statistics2: vec![[0.0; 2]; rows],
-            hidden: Lease::of(rows * hidden),
-        };
+        let maps = [&qkv, &out, &fc1, &fc2].map(|map| BackwardMap::new(crew, map));
+        let walk = Walk { crew, sizes, needs, norm1: &norm1, norm2: &norm2, maps: &maps, block };
         for chunk in sizes.chunks() {
             let rows = sizes.rows(&chunk);
-            // Where nothing is kept, all chunks use the same memory.
-            let own = if keep { rows.clone() } else { 0..rows.len() };
-            let x = &x[span(&rows, width)];
-            let statistics1 = &mut kept.statistics1[own.clone()];
-            statistics(crew, x, width, norm1.eps, statistics1);
-            let normalised = Rows::new(x, width).normalised(norm1.with(statistics1));
-            let packed = &mut kept.qkv[span(&own, 3 * width)];
-            qkv.apply(crew, normalised, Then::Store, packed);
-            let mixed = &mut kept.mixed[span(&own, width)];
-            let softmax = &mut kept.softmax[span(&own, 2 * heads)];
-            let mask = mask_of(mask, sizes, &chunk);
-            Attention::packed(packed, tokens, sizes.head(), mask).forward(crew, mixed, softmax);
-            let sum = &mut kept.sum[span(&own, width)];
-            out.apply(crew, Rows::new(mixed, width), Then::AddTo(Rows::new(x, width)), sum);
-            let statistics2 = &mut kept.statistics2[own.clone()];
-            statistics(crew, sum, width, norm2.eps, statistics2);
-            let normalised = Rows::new(sum, width).normalised(norm2.with(statistics2));
-            let inner = &mut kept.hidden[span(&own, hidden)];
-            fc1.apply(crew, normalised, Then::Store, inner);
-            let activated = Rows::new(inner, hidden).activated(block.mlp.activation.kernel());
-            let y = &mut y[span(&rows, width)];
-            fc2.apply(crew, activated, Then::AddTo(Rows::new(sum, width)), y);
-        }
-        Ok(keep.then_some(kept))
-    }
-
-    /// Leaves the parameters' gradients with the bundle and returns the input's where it is needed.
-    fn backward(
-        &self,
-        sizes: Sizes,
-        mask: Mask<'_>,
-        x: &[f32],
-        dy: &[f32],
-        mut kept: Kept,
-        needs: Needs,
-    ) -> Result<Option<Vec<f32>>> {
-        let block = &self.block;
-        let (norm1, norm2) = (NormValues::of(&block.norm1)?, NormValues::of(&block.norm2)?);
-        let maps = [block.attention.qkv(), block.attention.out(), &block.mlp.fc1, &block.mlp.fc2];
-        let [qkv, out, fc1, fc2] = maps.map(LinearValues::of);
-        let (qkv, out, fc1, fc2) = (qkv?, out?, fc1?, fc2?);
-        let mut dx = needs.input.then(|| vec![0.0; x.len()]);
-        let (mut norm1_sums, mut norm2_sums) = (NormSums::of(&block.norm1), NormSums::of(&block.norm2));
-        let mut sums = maps.map(LinearSums::of);
-        {
-            let session = session();
-            let crew = crew(&session);
-            let maps = [&qkv, &out, &fc1, &fc2].map(|map| BackwardMap::new(crew, map));
-            let walk = Walk { crew, sizes, needs, norm1: &norm1, norm2: &norm2, maps: &maps, block };
-            for chunk in sizes.chunks() {
-                let rows = sizes.rows(&chunk);
-                let elements = span(&rows, sizes.width);
-                let (x, dy) = (&x[elements.clone()], &dy[elements.clone()]);
-                let mut d_sum = Lease::of(dy.len());
-                d_sum.copy_from_slice(dy);
-                walk.mlp(&rows, dy, &mut kept, &mut d_sum, &mut norm2_sums, &mut sums);
-                if needs.attention {
-                    let mask = mask_of(mask, sizes, &chunk);
-                    walk.attention(&rows, x, mask, &kept, &mut d_sum, &mut norm1_sums, &mut sums);
-                }
-                if let Some(dx) = &mut dx {
-                    dx[elements].copy_from_slice(&d_sum);
-                }
+            let elements = span(&rows, sizes.width);
+            let (x, gradient) = (&x[elements.clone()], &mut gradient[elements]);
+            walk.mlp(&rows, gradient, &mut kept, &mut norm2_sums, &mut sums);
+            if needs.attention {
+                let mask = mask_of(mask, sizes, &chunk);
+                walk.attention(&rows, x, mask, &kept, gradient, &mut norm1_sums, &mut sums);
             }
         }
-        for (map, sums) in maps.into_iter().zip(sums) {
-            sums.leave(map, &self.bundle)?;
-        }
-        norm1_sums.leave(&block.norm1, &self.bundle)?;
-        norm2_sums.leave(&block.norm2, &self.bundle)?;
-        Ok(dx)
     }
+    for (map, sums) in maps.into_iter().zip(sums) {
+        sums.leave(map, bundle)?;
+    }
+    norm1_sums.leave(&block.norm1, bundle)?;
+    norm2_sums.leave(&block.norm2, bundle)
 }
 
 /// What the backward pass through some sequences needs.
@@ -313,14 +357,13 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Through the MLP's branch: adds to `d_sum`, which holds `dy`, what comes back through it. The hidden layer is overwritten with its
-    /// gradient.
+    /// Through the MLP's branch: adds to the result's gradient what comes back through it, which makes it the gradient of the sum after
+    /// the attention. The hidden layer is overwritten with its gradient.
     fn mlp(
         &self,
         rows: &Range<usize>,
-        dy: &[f32],
-        kept: &mut Kept,
         d_sum: &mut [f32],
+        kept: &mut Kept,
         norm_sums: &mut NormSums,
         sums: &mut [LinearSums; 4],
     ) {
@@ -328,7 +371,7 @@ impl Walk<'_> {
         let [_, _, fc1, fc2] = self.maps;
         let [_, _, fc1_sums, fc2_sums] = sums;
         let nonlinearity = self.block.mlp.activation.kernel();
-        let outputs = Rows::new(dy, width);
+        let outputs = Rows::new(d_sum, width);
         let inner = &mut kept.hidden[span(rows, hidden)];
         fc2_sums.add(self.crew, fc2, outputs, Rows::new(inner, hidden).activated(nonlinearity));
         if fc2.has_adapters() {

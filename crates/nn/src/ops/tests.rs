@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 
 use crate::{
     Activation, AdamW, AttentionMask, LayerNorm, Linear, Mlp, Moments, PatchEmbedding, SelfAttention, TransformerBlock,
-    adamw_step, assemble_tokens, backward, embed_tokens, take_rows, take_tokens,
+    adamw_step, assemble_tokens, backward, embed_tokens, forward_blocks, take_rows, take_tokens,
 };
 
 /// Numbers between -1 and 1.
@@ -236,8 +236,8 @@ fn blocks_without_biases_and_of_computed_parameters_equal_their_twins() {
         let computed: Vec<Tensor> = o[1..].iter().map(|x| x * 0.5).collect::<Result<_>>()?;
         let block = block_of(&computed, Activation::GeluTanh, true)?;
         let plain = block_of(&o[1..], Activation::GeluTanh, true)?;
-        let x = block.forward(&block.forward(&o[0], &AttentionMask::Full)?, &AttentionMask::Full)?;
-        plain.forward(&x, &AttentionMask::Causal)
+        let x = block.forward(&o[0], &AttentionMask::Full)?;
+        forward_blocks(&[block, plain.clone(), plain], &x, &AttentionMask::Causal)
     };
     compare("shared block", &shapes, &work);
     let operands: Vec<Tensor> = shapes.iter().enumerate().map(|(at, shape)| numbers(shape, at + 1)).collect();
@@ -271,6 +271,41 @@ fn a_large_block_goes_through_in_parts_with_the_same_result() {
     let alone = work(&inference).unwrap();
     assert!(!alone.track_op());
     assert_eq!(flat(&alone), flat(&found), "nothing that is trained changes nothing");
+}
+
+#[test]
+fn a_run_of_blocks_goes_back_no_further_than_is_needed() {
+    let operands: Vec<Tensor> =
+        block_shapes(false).iter().enumerate().map(|(at, shape)| numbers(shape, at + 1)).collect();
+    let x = numbers(&[2, 6, WIDTH], 50);
+    // Of three blocks, the parameters of one are variables.
+    for trained in 0..3 {
+        let run = |dtype: DType, together: bool| {
+            let variables: Vec<Var> =
+                operands.iter().map(|x| Var::from_tensor(&x.to_dtype(dtype).unwrap()).unwrap()).collect();
+            let block = |number: usize| {
+                let parameter = |variable: &Var| {
+                    if number == trained { variable.as_tensor().clone() } else { variable.as_tensor().detach() }
+                };
+                block_of(&variables.iter().map(parameter).collect::<Vec<_>>(), Activation::Gelu, true).unwrap()
+            };
+            let blocks = [block(0), block(1), block(2)];
+            let x = x.to_dtype(dtype).unwrap();
+            let y = if together {
+                forward_blocks(&blocks, &x, &AttentionMask::Causal).unwrap()
+            } else {
+                blocks.iter().fold(x, |x, block| block.forward(&x, &AttentionMask::Causal).unwrap())
+            };
+            let store = backward(&y.sqr().unwrap().sum_all().unwrap()).unwrap();
+            variables.iter().map(|variable| store.get(variable).unwrap().clone()).collect::<Vec<_>>()
+        };
+        let expected = run(DType::F64, false);
+        for together in [false, true] {
+            for (at, (found, expected)) in run(DType::F32, together).iter().zip(&expected).enumerate() {
+                close(&format!("block {trained} of three, {at}, together {together}"), found, expected);
+            }
+        }
+    }
 }
 
 #[test]
