@@ -191,6 +191,8 @@ impl Trainer {
     /// # Errors
     /// Data that can't be read, files that can't be written, and [`Error::Diverged`].
     pub fn run(&mut self, cancel: &CancelToken, hear: &mut dyn FnMut(&Event)) -> Result<Summary> {
+        // A step asks for the same large blocks of memory as the one before.
+        crossmodal_nn::keep_freed_memory();
         let first = self.progress.step;
         self.journal
             .add(&json!({ "event": "start", "step": first, "steps": self.rules.steps, "loss": self.loss.name() }))?;

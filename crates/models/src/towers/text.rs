@@ -9,7 +9,7 @@ use crossmodal_kernels::team::{Crew, Pool, threads};
 use crossmodal_kernels::{Matrix, Norm};
 use crossmodal_nn::{
     Activation, AttentionMask, LayerNorm, Linear, PackedBlock, TransformerBlock, Workspace, embed_tokens,
-    resize_sequence_positions, run_blocks, take_tokens,
+    forward_blocks, resize_sequence_positions, run_blocks, take_tokens,
 };
 
 use super::prefix_tree::{PrefixTree, runs, total_rows};
@@ -278,11 +278,13 @@ impl Layers {
             Some((_, rest)) if trace.is_none() => rest,
             _ => &self.blocks,
         };
-        for (i, block) in whole.iter().enumerate() {
-            x = block.forward(&x, &mask)?;
-            if trace.is_some() {
+        if trace.is_some() {
+            for (i, block) in whole.iter().enumerate() {
+                x = block.forward(&x, &mask)?;
                 note(&mut stages, format!("hidden_{}", i + 1), &x);
             }
+        } else {
+            x = forward_blocks(whole, &x, &mask)?;
         }
         if trace.is_some() {
             note(&mut stages, "last_hidden_after_final_norm", &self.norm_final.forward(&x)?);

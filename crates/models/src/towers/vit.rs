@@ -10,7 +10,7 @@ use crossmodal_kernels::team::{Crew, Pool};
 use crossmodal_kernels::{Matrix, Norm};
 use crossmodal_nn::{
     Activation, AttentionMask, GridResize, LayerNorm, Linear, Observer, PackedBlock, PatchEmbedding, Pooled,
-    TransformerBlock, Workspace, assemble_tokens, resize_grid_positions, run_blocks,
+    TransformerBlock, Workspace, assemble_tokens, forward_blocks, resize_grid_positions, run_blocks,
 };
 
 use super::share::{equal_sizes, share};
@@ -320,9 +320,13 @@ impl VisionTransformer {
             (Some((_, rest)), VisionPool::ClassToken) if !traced => rest,
             _ => &layers.blocks,
         };
-        for (i, block) in whole.iter().enumerate() {
-            x = block.forward(&x, &AttentionMask::Full)?;
-            note(&format!("hidden_{}", i + 1), &x);
+        if traced {
+            for (i, block) in whole.iter().enumerate() {
+                x = block.forward(&x, &AttentionMask::Full)?;
+                note(&format!("hidden_{}", i + 1), &x);
+            }
+        } else {
+            x = forward_blocks(whole, &x, &AttentionMask::Full)?;
         }
         if let [last] = &layers.blocks[whole.len()..] {
             let pooled = last.forward_pooled(&x, &vec![0; batch], &AttentionMask::Full)?;
