@@ -274,7 +274,7 @@ impl VisionTransformer {
             }
         };
         let (batch, _, height, width) = pixels.dims4()?;
-        let x = layers.patches.forward(pixels)?;
+        let x = layers.patches.forward(&pixels.to_device(self.positions.device())?)?;
         let class = layers.class.broadcast_as((batch, 1, self.config.width))?;
         let x = Tensor::cat(&[&class, &x], 1)?.broadcast_add(&self.positions_for(height, width)?)?;
         note("embeddings", &x);
