@@ -174,7 +174,7 @@ fn hf_clip(located: &Located, options: &LoadOptions) -> Result<ClipModel> {
     let prefix = anchor(&checkpoint, config::hf_clip::ANCHOR)?;
     let recipes = config::hf_clip::recipes(&config, &prefix);
     let weights = CanonicalWeights::new(checkpoint, recipes, config::hf_clip::ignorable, &[])?;
-    Ok(ClipModel::new(config, tokenizer, weights, origin(located), options))
+    ClipModel::new(config, tokenizer, weights, origin(located), options)
 }
 
 fn open_clip(located: &Located, options: &LoadOptions) -> Result<ClipModel> {
@@ -206,7 +206,7 @@ fn with_open_clip_names(
     config.logit_bias &= checkpoint.contains(&format!("{prefix}logit_bias"));
     let recipes = config::open_clip::recipes(&config, &prefix, &text);
     let weights = CanonicalWeights::new(checkpoint, recipes, config::open_clip::ignorable, &RESIZABLE)?;
-    Ok(ClipModel::new(config, tokenizer, weights, origin(located), options))
+    ClipModel::new(config, tokenizer, weights, origin(located), options)
 }
 
 /// What the names of a checkpoint begin with, found by a name that every one of its layout has.

@@ -22,10 +22,13 @@ use crate::error::Result;
 use crate::options::Precision;
 use crate::weights::CanonicalWeights;
 
+/// Inputs that go through layers together: enough to keep a graphics processor busy, few enough for its memory.
+const LAYER_BATCH: usize = 64;
+
 /// The road a tower takes, with what it needs on it.
 #[derive(Debug)]
 enum Road<L, P> {
-    /// Differentiable layers.
+    /// Layers: differentiable, and for every device.
     Layers(L),
     /// Blocks packed for inference.
     Packed(Box<P>),
@@ -64,13 +67,19 @@ pub struct Parameters<'a> {
     pub weights: &'a Arc<CanonicalWeights>,
     /// Where the tower will run.
     pub device: &'a Device,
-    /// Whether parameters become variables, so that gradients can be asked for; otherwise the tower is packed for inference.
+    /// Whether parameters become variables, so that gradients can be asked for; otherwise, on a processor, the tower is packed for
+    /// inference.
     pub trainable: bool,
     /// The arithmetic of packed blocks.
     pub precision: Precision,
 }
 
 impl Parameters<'_> {
+    /// Whether the tower is packed for inference: not where gradients may be asked for, and on the processor only.
+    fn packs(&self) -> bool {
+        !self.trainable && self.device.is_cpu()
+    }
+
     fn tensor(&self, name: &str) -> Result<Tensor> {
         let tensor = self.weights.tensor(name, self.device)?;
         if self.trainable { Ok(Var::from_tensor(&tensor)?.into_inner()) } else { Ok(tensor) }

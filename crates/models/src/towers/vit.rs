@@ -176,7 +176,7 @@ impl VisionTransformer {
             resize_grid_positions(&positions, (side, side), config.grid(), resize)?
         };
         let VisionConfig { layers, width, heads, activation, eps, pre_norm, .. } = *config;
-        let road = if parameters.trainable {
+        let road = if !parameters.packs() {
             let block = |i| parameters.block(&format!("vision.blocks.{i}"), heads, activation, eps);
             Road::Layers(Layers {
                 patches: PatchEmbedding::new(&parameters.tensor("vision.patch.weight")?, None)?,
@@ -230,12 +230,14 @@ impl VisionTransformer {
         match &self.road {
             Road::Packed(packed) => self.encode_packed(packed, pictures, cancel, None),
             Road::Layers(layers) => {
-                let one = |pixels: &&[f32]| {
+                let mut rows = Vec::with_capacity(pixels.len());
+                for some in pixels.chunks(super::LAYER_BATCH) {
                     cancel.check()?;
-                    let pixels = Tensor::from_slice(pixels, (1, 3, height, width), self.positions.device())?;
-                    Ok(self.run_layers(layers, &pixels, None)?.flatten_all()?.to_vec1()?)
-                };
-                pixels.iter().map(one).collect()
+                    let shape = (some.len(), 3, height, width);
+                    let pixels = Tensor::from_vec(some.concat(), shape, self.positions.device())?;
+                    rows.extend(self.run_layers(layers, &pixels, None)?.to_vec2()?);
+                }
+                Ok(rows)
             }
         }
     }
@@ -272,7 +274,7 @@ impl VisionTransformer {
             }
         };
         let (batch, _, height, width) = pixels.dims4()?;
-        let x = layers.patches.forward(pixels)?;
+        let x = layers.patches.forward(&pixels.to_device(self.positions.device())?)?;
         let class = layers.class.broadcast_as((batch, 1, self.config.width))?;
         let x = Tensor::cat(&[&class, &x], 1)?.broadcast_add(&self.positions_for(height, width)?)?;
         note("embeddings", &x);
