@@ -28,6 +28,8 @@ import mini_data_styles as drawing
 
 # Raised when a change in this file makes other pictures, so that folders made before are drawn afresh.
 FORMAT = 1
+# Pictures to evaluate on are as large as those of samples/gallery.
+EVALUATION_SIZE = 144
 LIBRARIES = ("pillow", "resvg-py", "fonttools")
 SPLITS = ("train", "validation", "heldout")
 
@@ -38,7 +40,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("folder", type=pathlib.Path, help="where the data goes, or is")
     parser.add_argument("--packages", type=pathlib.Path, help="where the packages are (default: FOLDER.packages)")
     parser.add_argument("--fetch", action="store_true", help="bring missing packages with npm, apt-get and git")
-    parser.add_argument("--size", type=int, default=96, help="width and height of a picture in pixels (default: 96)")
+    parser.add_argument(
+        "--size", type=int, default=96, help="width and height of a training picture in pixels (default: 96)"
+    )
     parser.add_argument("--styles", help=f"only these, separated by commas; known: {known}")
     parser.add_argument(
         "--without-git", action="store_true", help="leave out the styles that come from git repositories"
@@ -73,6 +77,10 @@ def with_splits(styles: list[drawing.Style], validation_too: bool) -> list[drawi
         dataclasses.replace(style, split="train") if validation_too and style.split == "validation" else style
         for style in styles
     ]
+
+
+def size_of(split: str, options: argparse.Namespace) -> int:
+    return options.size if split == "train" else EVALUATION_SIZE
 
 
 def recipe_of(style: drawing.Style, size: int, heldout: str) -> dict:
@@ -128,7 +136,8 @@ def draw_styles(styles: list[drawing.Style], options: argparse.Namespace) -> dic
         for heldout in (True, False):
             part = [style for style in styles if (style.split == "heldout") == heldout]
             tasks = [
-                pool.submit(draw_style, style, options.folder, options.packages, options.size, digest) for style in part
+                pool.submit(draw_style, style, options.folder, options.packages, size_of(style.split, options), digest)
+                for style in part
             ]
             for task in concurrent.futures.as_completed(tasks):
                 name, index = task.result()
@@ -263,7 +272,7 @@ def make(options: argparse.Namespace) -> None:
     files["LICENCES.md"] = {"sha256": write_text(options.folder / "LICENCES.md", licences(styles))}
     manifest = {
         "format": FORMAT,
-        "size": options.size,
+        "size": {split: size_of(split, options) for split in SPLITS},
         "concepts": len(concepts),
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
         "packages": {package.label: package.checksum for package in needed},

@@ -83,7 +83,8 @@ def check_line(checks: Checks, folder: pathlib.Path, split: str, line: dict, man
         checks.expect(False, f"{place} is missing")
         return None
     with Image.open(path) as picture:
-        found, expected = (picture.mode, *picture.size), (MODES[split], manifest["size"], manifest["size"])
+        side = manifest["size"][split]
+        found, expected = (picture.mode, *picture.size), (MODES[split], side, side)
         checks.expect(found == expected, f"{place} is {found}, expected {expected}")
         rgba = picture.convert("RGBA")
     blank = drawing.is_blank(rgba) or split != "train" and numpy.ptp(numpy.asarray(rgba)) == 0

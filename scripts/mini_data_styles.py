@@ -7,6 +7,8 @@ import dataclasses
 import functools
 import io
 import json
+import logging
+import math
 import pathlib
 import re
 import tempfile
@@ -21,6 +23,9 @@ import mini_data_packages as source
 from mini_data_captions import Concept, identifier
 from mini_data_packages import Package
 
+# A font with a few bytes more than it says is read all the same; that is no news for who makes the data.
+logging.getLogger("fontTools").setLevel(logging.ERROR)
+
 FXEMOJI_NAMES = pathlib.Path(__file__).with_name("mini_data_fxemoji.json")
 # A drawing that covers less than this part of its picture is taken for blank.
 SMALLEST_COVERAGE = 0.002
@@ -28,6 +33,8 @@ JOINER = "\u200d"
 # Pictures are drawn at the second size, then compared at the first one, on white, by the mean absolute difference of their values from 0 to 255.
 SMALL, COMPARED = 32, 96
 SAME_DRAWING = 2.0
+# Glyphs are set at this size in pixels, several times a picture's, and scaled down; those of less than this part of it aren't enlarged to fill it.
+GLYPH_SIZE, SMALLEST_GLYPH = 512, 0.7
 # Icons whose name is an emoji's, but which show something else (here the country's flag).
 OTHER_MEANING = {"turkey"}
 
@@ -219,8 +226,7 @@ def font_glyphs(sources: Sources, concepts: dict[str, Concept], style: Style) ->
     with tempfile.NamedTemporaryFile(suffix=pathlib.Path(style.option).suffix) as file:
         file.write(content)
         file.flush()
-        # Four times as large as a picture needs to be; smoothed when it is scaled down.
-        drawn = ImageFont.truetype(file.name, 512, layout_engine=ImageFont.Layout.RAQM)
+        drawn = ImageFont.truetype(file.name, GLYPH_SIZE, layout_engine=ImageFont.Layout.RAQM)
     for concept, entry in concepts.items():
         known = all(ord(character) in characters for character in entry.emoji if character != JOINER)
         # A sequence for which the font has no glyph of its own is set as several glyphs side by side, wider than any of its parts.
@@ -230,11 +236,16 @@ def font_glyphs(sources: Sources, concepts: dict[str, Concept], style: Style) ->
 
 
 def glyph_picture(font: ImageFont.FreeTypeFont, emoji: str, size: int) -> Picture:
+    """The glyph's ink in the middle; small glyphs (a small square) stay smaller than others."""
     left, top, right, bottom = font.getbbox(emoji)
-    mask = Image.new("L", (max(1, right - left), max(1, bottom - top)), 0)
+    mask = Image.new("L", (max(1, math.ceil(right - left)), max(1, math.ceil(bottom - top))), 0)
     ImageDraw.Draw(mask).text((-left, -top), emoji, font=font, fill=255)
-    glyph = Image.new("RGBA", mask.size, (0, 0, 0, 0))
-    glyph.putalpha(mask)
+    ink = mask.crop(mask.getbbox())
+    side = max(*ink.size, round(SMALLEST_GLYPH * GLYPH_SIZE))
+    alpha = Image.new("L", (side, side), 0)
+    alpha.paste(ink, [(side - length) // 2 for length in ink.size])
+    glyph = Image.new("RGBA", alpha.size, (0, 0, 0, 0))
+    glyph.putalpha(alpha)
     return fitted(glyph, size, margin=0.04)
 
 
