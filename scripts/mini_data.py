@@ -13,7 +13,6 @@ the same packages and the same libraries give the same bytes. docs/mini-data.md 
 import argparse
 import concurrent.futures
 import dataclasses
-import hashlib
 import importlib.metadata
 import io
 import json
@@ -26,9 +25,9 @@ import mini_data_check as checking
 import mini_data_packages as source
 import mini_data_styles as drawing
 
-# Raised when a change in this file makes other pictures, so that folders made before are drawn afresh.
+# Of the layout of manifest.json and the lines.
 FORMAT = 1
-# Pictures to evaluate on are as large as those of samples/gallery.
+# In pixels: pictures to evaluate on are as large as those of samples/gallery.
 EVALUATION_SIZE = 144
 LIBRARIES = ("pillow", "resvg-py", "fonttools")
 SPLITS = ("train", "validation", "heldout")
@@ -85,12 +84,16 @@ def size_of(split: str, options: argparse.Namespace) -> int:
 
 def recipe_of(style: drawing.Style, size: int, heldout: str) -> dict:
     """All that the bytes of a style's pictures depend on; a style drawn by another recipe is drawn afresh. `heldout` is the digest of the held-out pictures."""
-    written_in = [drawing.__file__, caption.__file__, drawing.FXEMOJI_NAMES]
-    code = source.sha256(b"".join(pathlib.Path(path).read_bytes() for path in written_in))
+    written_in = [
+        *(pathlib.Path(module.__file__ or "") for module in (drawing, caption, checking)),
+        pathlib.Path(__file__),
+        drawing.FXEMOJI_NAMES,
+    ]
+    code = source.sha256(b"".join(path.read_bytes() for path in written_in))
     packages = [f"{package.label} {package.checksum}" for package in style.packages]
     libraries = {name: importlib.metadata.version(name) for name in LIBRARIES}
     layout = {"format": FORMAT, "size": size, "split": style.split}
-    return layout | {"packages": packages, "libraries": libraries, "code": code, "apart_from": [heldout, checking.NEAR]}
+    return layout | {"packages": packages, "libraries": libraries, "code": code, "apart_from": heldout}
 
 
 def draw_style(
@@ -98,7 +101,7 @@ def draw_style(
 ) -> tuple[str, dict]:
     """Draws a style into `SPLIT/STYLE/` unless it is there already, and returns its index: what it was drawn by, and the SHA-256 of each picture.
 
-    Blank pictures, and those of other splits that look like the held-out drawing of the same concept, are left out and listed.
+    Blank pictures, and those of other splits that look like a held-out one, are left out and listed.
     """
     place, recipe = folder / style.split / style.name, recipe_of(style, size, heldout)
     index_file = folder / ".made" / f"{style.name}.json"
@@ -109,14 +112,14 @@ def draw_style(
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     index = {"recipe": recipe, "pictures": {}, "blank": [], "near_heldout": []}
-    apart_from = {} if style.split == "heldout" else checking.heldout_pictures(folder)
+    heldout_pictures = None if style.split == "heldout" else checking.Heldout(folder)
     for picture, draw in drawing.drawings(drawing.Sources(packages), caption.concepts(packages), style):
         image = draw(size)
         if image.size != (size, size):
             raise ValueError(f"{style.package.label}: {picture} came out as {image.size}, expected {(size, size)}")
         if drawing.is_blank(image):
             index["blank"].append(picture)
-        elif checking.is_near(image, apart_from.get(picture.split("_")[0], [])):
+        elif heldout_pictures and heldout_pictures.like(drawing.small_on_white(image), picture.split("_")[0]):
             index["near_heldout"].append(picture)
         else:
             stream = io.BytesIO()
@@ -144,7 +147,7 @@ def draw_styles(styles: list[drawing.Style], options: argparse.Namespace) -> dic
                 indices[name] = index
                 counts = f"{len(index['pictures'])} pictures; left out: {len(index['blank'])} blank, {len(index['near_heldout'])} like a held-out one"
                 print(f"{name}: {counts}", flush=True)
-            digest = digest or digest_of([indices[style.name] for style in part])
+            digest = digest or source.sha256(json.dumps([indices[style.name]["pictures"] for style in part]).encode())
     return {style.name: indices[style.name] for style in styles}
 
 
@@ -155,12 +158,6 @@ def remove_others(folder: pathlib.Path, styles: list[drawing.Style]) -> None:
         if (split, index_file.stem) not in {(style.split, style.name) for style in styles}:
             shutil.rmtree(folder / split / index_file.stem, ignore_errors=True)
             index_file.unlink()
-
-
-def digest_of(indices: list[dict]) -> str:
-    """SHA-256 over the names and digests of the pictures."""
-    lines = [f"{picture} {digest}\n" for index in indices for picture, digest in sorted(index["pictures"].items())]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def line_of(style: drawing.Style, picture: str, concepts: dict[str, caption.Concept]) -> dict:
@@ -248,7 +245,7 @@ def style_entry(style: drawing.Style, index: dict) -> dict:
         "package": style.package.label,
         "blank": index["blank"],
         "near_heldout": index["near_heldout"],
-        "sha256_of_pictures": digest_of([index]),
+        "sha256_of_pictures": source.digest_of_pictures(index["pictures"]),
     }
 
 

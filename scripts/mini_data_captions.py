@@ -101,7 +101,7 @@ def wanted(entry: dict) -> bool:
 
 def annotations(packages: pathlib.Path) -> dict[str, dict[str, dict]]:
     """CLDR's annotations of each locale: characters -> {"tts": [short name], "default": [keywords]}."""
-    found = {}
+    found: dict[str, dict[str, dict]] = {}
     parts = [(source.ANNOTATIONS_DERIVED, "annotationsDerived"), (source.ANNOTATIONS, "annotations")]
     for package, key in parts:
         files = package.files(packages)
@@ -114,7 +114,7 @@ def annotations(packages: pathlib.Path) -> dict[str, dict[str, dict]]:
 
 def distinct(texts: list[str]) -> list[str]:
     """The texts without repetitions that differ only in case; CLDR's arrows mean "as in the parent locale" and are no text."""
-    kept = {}
+    kept: dict[str, str] = {}
     for text in texts:
         text = text.strip()
         if text and "↑" not in text:

@@ -10,6 +10,7 @@ import pathlib
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Iterator
 
 
 class MissingPackages(Exception):
@@ -39,19 +40,14 @@ class Package:
         return self.name.rsplit("/", 1)[1]
 
     @property
-    def fetch_command(self) -> list[str]:
+    def fetch_commands(self) -> list[list[str]]:
         if self.kind == "npm":
-            return ["npm", "pack", "--silent", f"{self.name}@{self.version}"]
+            return [["npm", "pack", "--silent", f"{self.name}@{self.version}"]]
         if self.kind == "apt":
-            return ["apt-get", "download", f"{self.name}={self.version}"]
-        return [
-            "git",
-            "clone",
-            "--filter=blob:none",
-            "--no-checkout",
-            f"https://github.com/{self.name}",
-            self.file_name,
-        ]
+            return [["apt-get", "download", f"{self.name}={self.version}"]]
+        repository = f"https://github.com/{self.name}"
+        fetch = ["git", "-C", self.file_name, "fetch", "--quiet", "--depth", "1", repository, self.version]
+        return [["git", "init", "--quiet", "--bare", self.file_name], fetch]
 
     def fault(self, packages: pathlib.Path) -> str | None:
         """Why the package can't be used from this folder, or None."""
@@ -63,8 +59,8 @@ class Package:
                 ["git", "-C", path, "cat-file", "-e", f"{self.version}^{{commit}}"], capture_output=True
             )
             return None if found.returncode == 0 else f"{path} has no commit {self.version}"
-        found = sha256(path.read_bytes())
-        return None if found == self.checksum else f"{path} has SHA-256 {found}, expected {self.checksum}"
+        digest = sha256(path.read_bytes())
+        return None if digest == self.checksum else f"{path} has SHA-256 {digest}, expected {self.checksum}"
 
     def files(self, packages: pathlib.Path) -> dict[str, bytes]:
         """Every file of the package by its path inside the package (npm: without the leading `package/`)."""
@@ -73,22 +69,29 @@ class Package:
             with tarfile.open(path, "r:gz") as archive:
                 return {name.split("/", 1)[1]: content for name, content in members(archive)}
         if self.kind == "apt":
-            command = ["dpkg-deb", "--fsys-tarfile", path]
+            command = ["dpkg-deb", "--fsys-tarfile", str(path)]
         else:
-            command = ["git", "-C", path, "archive", self.version, self.folder]
+            command = ["git", "-C", str(path), "archive", self.version, self.folder]
         stream = subprocess.run(command, check=True, capture_output=True).stdout
         with tarfile.open(fileobj=io.BytesIO(stream)) as archive:
             return {name.removeprefix("./"): content for name, content in members(archive)}
 
 
-def members(archive: tarfile.TarFile):
+def members(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
+    """The names and contents of an archive's plain files."""
     for member in archive:
-        if member.isfile():
-            yield member.name, archive.extractfile(member).read()
+        content = archive.extractfile(member) if member.isfile() else None
+        if content is not None:
+            yield member.name, content.read()
 
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def digest_of_pictures(pictures: dict[str, str]) -> str:
+    """SHA-256 over the names of pictures and the SHA-256 of each."""
+    return sha256("".join(f"{name} {pictures[name]}\n" for name in sorted(pictures)).encode())
 
 
 def npm(name: str, version: str, checksum: str) -> Package:
@@ -139,27 +142,31 @@ TWEMOJI_NAMES = npm(
 
 
 def require(packages: list[Package], folder: pathlib.Path) -> None:
-    """Raises `MissingPackages`, naming every unusable package and the command that brings it."""
+    """Raises `MissingPackages`, naming every unusable package and the commands that bring it."""
     faults = [(package, package.fault(folder)) for package in packages]
-    lines = [f"  {fault}\n    cd {folder} && {' '.join(package.fetch_command)}" for package, fault in faults if fault]
+    lines = [
+        f"  {fault}\n    cd {folder} && {' && '.join(' '.join(command) for command in package.fetch_commands)}"
+        for package, fault in faults
+        if fault
+    ]
     if lines:
-        advice = "\nRun with --fetch to bring them, or choose styles without them (--styles)."
+        advice = "\nRun with --fetch to bring them, or leave styles out (--styles, --without-git)."
         raise MissingPackages(f"{len(lines)} of {len(packages)} packages can't be used:\n" + "\n".join(lines) + advice)
 
 
 def fetch(packages: list[Package], folder: pathlib.Path) -> None:
-    """Brings the packages that are not there yet, with the ordinary client of each registry."""
+    """Brings the packages that are not there yet, with the ordinary client of each kind."""
     folder.mkdir(parents=True, exist_ok=True)
     for package in packages:
         if package.fault(folder) is None:
             continue
-        command = package.fetch_command
-        if shutil.which(command[0]) is None:
-            raise MissingPackages(f"{package.label} needs the command {command[0]}, which is not installed")
         print(f"fetching {package.label}", flush=True)
-        finished = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        if finished.returncode != 0:
-            raise MissingPackages(f"{' '.join(command)} failed in {folder}:\n{finished.stderr.strip()}")
+        for command in package.fetch_commands:
+            if shutil.which(command[0]) is None:
+                raise MissingPackages(f"{package.label} needs the command {command[0]}, which is not installed")
+            finished = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+            if finished.returncode != 0:
+                raise MissingPackages(f"{' '.join(command)} failed in {folder}:\n{finished.stderr.strip()}")
         fault = package.fault(folder)
         if fault is not None:
             raise MissingPackages(f"{package.label} was fetched, but {fault}")

@@ -86,9 +86,10 @@ class Sources:
     @functools.cache
     def names(self) -> dict[str, set[str]]:
         """Concepts by icon name, from the icon sets that list the characters of their icons."""
-        found = {}
+        found: dict[str, set[str]] = {}
         for package in NAMING:
-            icons, by_name = self.json(package, "icons.json"), {}
+            icons = self.json(package, "icons.json")
+            by_name: dict[str, set[str]] = {}
             for characters, name in self.json(package, "chars.json").items():
                 by_name.setdefault(name, set()).add(identifier([int(part, 16) for part in characters.split("-")]))
             for alias, definition in icons.get("aliases", {}).items():
@@ -120,20 +121,25 @@ def icon_svg(icons: dict, name: str) -> str:
     return f'<svg {namespaces} viewBox="{box}" width="{side:g}" height="{side:g}">{icon["body"]}</svg>'
 
 
-def fitted(picture: Picture, size: int, margin: float = 0.0, resample: int = Image.Resampling.LANCZOS) -> Picture:
+def fitted(picture: Picture, size: int, margin: float = 0.0) -> Picture:
     """The picture scaled to fit into a square of `size` with a margin on each side (a part of `size`), centred."""
     room = size * (1 - 2 * margin)
     scale = room / max(picture.size)
-    shape = [max(1, round(side * scale)) for side in picture.size]
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    return centred(picture.resize((width, height), Image.Resampling.LANCZOS), size)
+
+
+def centred(picture: Picture, size: int) -> Picture:
+    """The picture in the middle of a transparent square of `size`, cut where it is larger."""
     square = Image.new("RGBA", (size, size), (0, 0, 0, 0))
-    square.paste(picture.resize(shape, resample), [(size - side) // 2 for side in shape])
+    square.paste(picture, ((size - picture.width) // 2, (size - picture.height) // 2))
     return square
 
 
 def iconify(sources: Sources, concepts: dict[str, Concept], style: Style) -> Drawings:
     """An icon set whose icons are named: characters from its own list where it has one, otherwise from the names that other sets use."""
     icons = sources.json(style.package, "icons.json")
-    own = {}
+    own: dict[str, set[str]] = {}
     if style.option == "fxemoji":
         own = {name: {concept} for name, concept in json.loads(FXEMOJI_NAMES.read_text()).items()}
     elif style.named_by:
@@ -141,7 +147,7 @@ def iconify(sources: Sources, concepts: dict[str, Concept], style: Style) -> Dra
     else:
         for characters, name in sources.json(style.package, "chars.json").items():
             own.setdefault(name, set()).add(identifier([int(part, 16) for part in characters.split("-")]))
-    chosen = {}
+    chosen: dict[str, str] = {}
     for name in [
         *icons["icons"],
         *(alias for alias, entry in icons.get("aliases", {}).items() if set(entry) == {"parent"}),
@@ -157,7 +163,7 @@ def iconify(sources: Sources, concepts: dict[str, Concept], style: Style) -> Dra
 def numbered_icons(sources: Sources, concepts: dict[str, Concept], style: Style) -> Drawings:
     """An icon set that has several drawings of some emoji (`astronaut-1`, `astronaut-2`): the first keeps the concept's name, others add `_2`, ..."""
     icons = sources.json(style.package, "icons.json")
-    drawn = {}
+    drawn: dict[str, list[str]] = {}
     for name in sorted(set(icons["icons"]) - OTHER_MEANING):
         for concept in sources.names().get(name, sources.names().get(re.sub(r"-\d+$", "", name), ())):
             drawn.setdefault(concept, []).append(name)
@@ -170,7 +176,7 @@ def numbered_icons(sources: Sources, concepts: dict[str, Concept], style: Style)
 
 def by_code_points(files: dict[str, bytes], folder: str, ending: str) -> dict[str, bytes]:
     """The files of a folder by the concept that their names spell (`1f600.svg`, `emoji_u1f468_200d_2695.svg`, `U+1F600.png`)."""
-    found = {}
+    found: dict[str, bytes] = {}
     for path in sorted(files):
         parent, _, name = path.rpartition("/")
         if parent == folder and name.endswith(ending):
@@ -212,10 +218,7 @@ def pixel_picture(content: bytes, size: int) -> Picture:
     """Pixel art enlarged by a whole number, so that its pixels stay squares."""
     art = Image.open(io.BytesIO(content)).convert("RGBA")
     scale = max(1, size // max(art.size))
-    shape = [side * scale for side in art.size]
-    square = Image.new("RGBA", (size, size), (0, 0, 0, 0))
-    square.paste(art.resize(shape, Image.Resampling.NEAREST), [(size - side) // 2 for side in shape])
-    return square
+    return centred(art.resize((art.width * scale, art.height * scale), Image.Resampling.NEAREST), size)
 
 
 def font_glyphs(sources: Sources, concepts: dict[str, Concept], style: Style) -> Drawings:
@@ -242,11 +245,9 @@ def glyph_picture(font: ImageFont.FreeTypeFont, emoji: str, size: int) -> Pictur
     ImageDraw.Draw(mask).text((-left, -top), emoji, font=font, fill=255)
     ink = mask.crop(mask.getbbox())
     side = max(*ink.size, round(SMALLEST_GLYPH * GLYPH_SIZE))
-    alpha = Image.new("L", (side, side), 0)
-    alpha.paste(ink, [(side - length) // 2 for length in ink.size])
-    glyph = Image.new("RGBA", alpha.size, (0, 0, 0, 0))
-    glyph.putalpha(alpha)
-    return fitted(glyph, size, margin=0.04)
+    glyph = Image.new("RGBA", ink.size, (0, 0, 0, 0))
+    glyph.putalpha(ink)
+    return fitted(centred(glyph, side), size, margin=0.04)
 
 
 def drawings(sources: Sources, concepts: dict[str, Concept], style: Style) -> Drawings:
@@ -391,7 +392,7 @@ STYLES = (
         "train",
         source.STREAMLINE,
         "CC-BY-4.0",
-        "Streamline Emojis, copyright Streamline (Webalys), streamlinehq.com",
+        "Streamline Emojis, copyright Streamline (Webalys), github.com/webalys-hq/streamline-vectors",
         numbered_icons,
         named_by=NAMING,
         note="upstream webalys-hq/streamline-vectors",
