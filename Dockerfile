@@ -1,9 +1,28 @@
 # syntax=docker/dockerfile:1
 # The server with its web page. What runs it, and how this file is checked without a container engine: docs/deploy.md.
+# `cpu`, or `cuda` for models on NVIDIA graphics processors.
+ARG VARIANT=cpu
 ARG RUST_VERSION=1.95
 ARG DEBIAN=bookworm
+# The toolkit of the variant `cuda`, and the system that its images stand on.
+ARG CUDA=13.1.0
+ARG CUDA_SYSTEM=ubuntu22.04
 
-FROM rust:${RUST_VERSION}-slim-${DEBIAN} AS builder
+FROM rust:${RUST_VERSION}-slim-${DEBIAN} AS toolchain-cpu
+
+FROM nvidia/cuda:${CUDA}-devel-${CUDA_SYSTEM} AS toolchain-cuda
+# The kernels are compiled for this compute capability and later ones run them too: 80 is Ampere, 89 Ada, 90 Hopper.
+ARG CUDA_COMPUTE_CAP=80
+COPY --from=toolchain-cpu /usr/local/rustup /usr/local/rustup
+COPY --from=toolchain-cpu /usr/local/cargo /usr/local/cargo
+ENV RUSTUP_HOME=/usr/local/rustup \
+    CARGO_HOME=/usr/local/cargo \
+    CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP} \
+    PATH=/usr/local/cargo/bin:${PATH}
+
+# hadolint ignore=DL3006
+FROM toolchain-${VARIANT} AS builder
+ARG VARIANT
 # Cargo features of the command, such as `otel`.
 ARG FEATURES=""
 WORKDIR /src
@@ -15,10 +34,16 @@ COPY xtask xtask
 # Both caches are shared by builds and stay out of the image, hence the copy at the end.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/src/target,sharing=locked \
-    cargo build --release --locked --package crossmodal-cli --features "$FEATURES" && \
+    cargo build --release --locked --package crossmodal-cli --features "$FEATURES ${VARIANT#cpu}" && \
     install -D target/release/crossmodal /out/crossmodal
 
-FROM debian:${DEBIAN}-slim AS runtime
+FROM debian:${DEBIAN}-slim AS base-cpu
+
+# With cuBLAS and its like; the driver's library comes from the host, by the container toolkit.
+FROM nvidia/cuda:${CUDA}-runtime-${CUDA_SYSTEM} AS base-cuda
+
+# hadolint ignore=DL3006
+FROM base-${VARIANT} AS runtime
 LABEL org.opencontainers.image.title="crossmodal" \
       org.opencontainers.image.description="Text and images in one vector space: embed, index, search and classify over HTTP" \
       org.opencontainers.image.licenses="Apache-2.0"

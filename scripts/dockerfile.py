@@ -21,7 +21,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,6 +57,40 @@ def instructions(text):
         yield name.upper(), rest.strip()
     if joined:
         fail("the file ends within an instruction")
+
+
+def parts(text, build_arguments):
+    """The file as stages in order, (name, image, instructions), with what stands before the first FROM put into their images."""
+    head, stages = {}, []
+    for name, rest in instructions(text):
+        if name == "FROM":
+            match = re.fullmatch(r"(\S+)(?:\s+[Aa][Ss]\s+(\S+))?", expand(rest, head))
+            if not match:
+                fail(f"FROM {rest}: not supported")
+            stages.append((match[2] or str(len(stages)), match[1], []))
+        elif stages:
+            stages[-1][2].append((name, rest))
+        elif name == "ARG":
+            key, _, value = rest.partition("=")
+            head[key] = build_arguments.get(key, words(value)[0] if words(value) else "")
+        else:
+            fail(f"{name} stands before FROM")
+    if not stages:
+        fail("there is no FROM")
+    return stages, head
+
+
+def needed(stages):
+    """The names of the stages that the last one is made from, itself included: an engine leaves out the others."""
+    known, wanted, found = {name: (image, body) for name, image, body in stages}, [stages[-1][0]], set()
+    while wanted:
+        name = wanted.pop()
+        if name in known and name not in found:
+            found.add(name)
+            image, body = known[name]
+            copies = [dict(options(rest)[0]).get("from") for instruction, rest in body if instruction == "COPY"]
+            wanted += [image, *filter(None, copies)]
+    return found
 
 
 def expand(text, variables):
@@ -149,6 +183,8 @@ class Stage:
     health_times: dict = field(default_factory=dict)
     entrypoint: list = field(default_factory=list)
     command: list = field(default_factory=list)
+    #: Whether another stage goes on in its folder.
+    stacked: bool = False
 
     def inside(self, path):
         """Where a path of the stage lies on this machine."""
@@ -266,42 +302,42 @@ class Builder:
             fail(f"{command[0]} failed")
 
     def build(self, text):
-        head, stage = {}, None
-        for name, rest in instructions(text):
-            start = time.monotonic()
-            if name == "ARG" and stage is None:
-                key, _, value = rest.partition("=")
-                head[key] = self.build_arguments.get(key, words(value)[0] if value else "")
+        stages, self.head = parts(text, self.build_arguments)
+        wanted = needed(stages)
+        for name, image, body in stages:
+            if name not in wanted:
+                say(f"stage {name} isn't needed")
                 continue
-            if name == "FROM":
-                stage = self.start(expand(rest, head))
-            elif stage is None:
-                fail(f"{name} stands before FROM")
-            else:
-                method = getattr(self, f"do_{name.lower()}", None)
+            stage = self.start(name, image)
+            for instruction, rest in body:
+                start = time.monotonic()
+                method = getattr(self, f"do_{instruction.lower()}", None)
                 if method is None:
-                    fail(f"{name} isn't supported")
+                    fail(f"{instruction} isn't supported")
                 method(stage, rest)
-            shown = " ".join(f"{name} {rest}".split())
-            say(f"  {time.monotonic() - start:6.1f} s  {shown if len(shown) <= 110 else shown[:107] + '...'}")
+                shown = " ".join(f"{instruction} {rest}".split())
+                say(f"  {time.monotonic() - start:6.1f} s  {shown if len(shown) <= 110 else shown[:107] + '...'}")
         return stage
 
-    def start(self, rest):
-        match = re.fullmatch(r"(\S+)(?:\s+[Aa][Ss]\s+(\S+))?", rest)
-        if not match:
-            fail(f"FROM {rest}: not supported")
-        image, name = match[1], match[2] or str(len(self.stages))
-        if image in self.stages:
-            fail(f"FROM {image}: a stage on top of a stage isn't supported")
-        stage = Stage(name, image, self.work / f"stage-{name}")
+    def start(self, name, image):
         say(f"stage {name}, from {image}")
-        stage.environment |= self.base(image, stage.root)
+        below = self.stages.get(image)
+        if below is None:
+            stage = Stage(name, image, self.work / f"stage-{name}")
+            stage.environment |= self.base(image, stage.root)
+        elif below.stacked:
+            fail(f"FROM {image}: two stages on top of one aren't supported")
+        else:
+            # The same folder: nothing else is made from it.
+            below.stacked = True
+            stage = replace(below, name=name, base=image, arguments={}, stacked=False)
         self.stages[name] = stage
         return stage
 
     def do_arg(self, stage, rest):
-        key, _, value = rest.partition("=")
-        default = words(value)[0] if words(value) else ""
+        key, equals, value = rest.partition("=")
+        # Without a value it is the one from before the first FROM.
+        default = (words(value)[0] if words(value) else "") if equals else self.head.get(key, "")
         stage.arguments[key] = self.build_arguments.get(key, default)
 
     def variables(self, stage):

@@ -89,7 +89,10 @@ def infinity():
     """Versions of Infinity and of what it runs on."""
     names = ["infinity_emb", "torch", "transformers"]
     code = f"import importlib.metadata as m; print(', '.join(f'{{name}} {{m.version(name)}}' for name in {names}))"
-    shown = subprocess.run([settings.INFINITY.with_name("python"), "-c", code], capture_output=True, text=True, check=False)
+    python = settings.INFINITY.with_name("python")
+    if not python.exists():
+        return "not installed"
+    shown = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
     return shown.stdout.strip() or "not installed"
 
 

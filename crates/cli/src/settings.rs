@@ -56,6 +56,7 @@ impl Settings {
                 Precision::Fp32 => crossmodal_engine::Precision::Fp32,
                 Precision::Int8 => crossmodal_engine::Precision::Int8,
             }),
+            device: rules.device.unwrap_or_default().resolve(),
             events: Some(download.events()),
             cache_dir: self.cache.clone(),
             ..LoadOptions::default()
@@ -64,7 +65,7 @@ impl Settings {
 }
 
 fn overrides(rules: &ModelRules) -> PrepOverrides {
-    let ModelRules { precision: _, alpha, orientation, pillow, decode, max_pixels } = rules;
+    let ModelRules { precision: _, device: _, alpha, orientation, pillow, decode, max_pixels } = rules;
     PrepOverrides {
         alpha: alpha.map(|alpha| match alpha {
             Alpha::Drop => AlphaRule::Drop,

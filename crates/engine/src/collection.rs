@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crossmodal_models::Embedder;
 use crossmodal_store::{
-    BuildControl, CollectionInfo, CompactReport, Field, Filter, IndexChoice, IndexReport, ListRequest, LocalStore,
-    Metric, OpenOptions, SpaceRef, StoreError, StoredItem, VectorStore, VerifyReport,
+    BuildControl, CollectionInfo, CompactReport, Field, Filter, FilterPath, IndexChoice, IndexReport, ListRequest,
+    LocalStore, Metric, OpenOptions, SpaceRef, StoreError, StoredItem, VectorStore, VerifyReport,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -251,7 +251,10 @@ impl Collection {
             }
         }
         let end = format!("/{name}");
-        let mut matching = self.store.list(&ListRequest::default())?.into_iter().map(|stored| stored.item.id);
+        let ending = Filter::Like { path: FilterPath::Id, pattern: format!("%{}", literally(&end)) };
+        let some = ListRequest { filter: Some(ending), ..ListRequest::default() };
+        // The filter ignores the case of letters.
+        let mut matching = self.store.list(&some)?.into_iter().map(|stored| stored.item.id);
         let mut matching = matching.by_ref().filter(|id| id.ends_with(&end));
         match (matching.next(), matching.next()) {
             (Some(id), None) => Ok(id),
@@ -373,4 +376,16 @@ impl Collection {
 /// The space of a model, as stores know it.
 pub(crate) fn space_of(model: &dyn Embedder) -> Result<SpaceRef> {
     Ok(SpaceRef { id: model.space()?.to_string(), model: model.info().name.clone() })
+}
+
+/// A text within a pattern, where `%`, `_` and `\` stand for themselves.
+fn literally(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if matches!(letter, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(letter);
+    }
+    pattern
 }

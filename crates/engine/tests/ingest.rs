@@ -310,6 +310,25 @@ fn names_that_look_alike_as_text_are_different_items() {
 }
 
 #[test]
+fn the_end_of_an_id_names_an_item_letter_for_letter() {
+    let place = Place::new();
+    let collection = place.collection();
+    let folder = place.dir.path().join("named");
+    std::fs::create_dir(&folder).unwrap();
+    for name in ["a_b.png", "axb.png", "A_B.png", "100%.png"] {
+        std::fs::copy(place.picture("1f34e.png"), folder.join(name)).unwrap();
+    }
+    place.index(&collection, &Request::new(vec![folder]));
+    for name in ["a_b.png", "axb.png", "A_B.png", "100%.png", "named/a_b.png"] {
+        let id = collection.resolve_item(name).unwrap();
+        assert!(id.ends_with(&format!("/{name}")), "{name} is not {id}");
+    }
+    for name in ["_.png", "%", "a%b.png", "b.png", r"a\_b.png"] {
+        assert!(collection.resolve_item(name).unwrap_err().to_string().contains("no item"), "{name}");
+    }
+}
+
+#[test]
 fn other_fields_survive_until_the_content_changes() {
     use crossmodal_store::{Field, Metric, SpaceRef, VectorRecord, VectorStore};
     let place = Place::new();

@@ -12,7 +12,7 @@ use rten_simd::{Isa, SimdOp};
 
 use crate::activation::exp;
 use crate::matrix::{Matrix, SharedRows};
-use crate::product::{Operands, PANEL, TILE_ROWS, Tile, any_rows, tiles};
+use crate::product::{MAX_ROWS, Operands, PANEL, Tile, any_rows, tile_rows, tiles};
 use crate::team::Crew;
 
 /// Heads that are worth handing out together: multiplications of a piece of work.
@@ -130,9 +130,9 @@ impl SimdOp for HeadOp<'_> {
         lay_out_keys(isa, scratch, sequence, keys.0, keys.1 + column, head_width);
         let (values, values_stride) = values_of(scratch, sequence, keys.0, keys.1 + width + column, head_width);
         let row_length = span.next_multiple_of(PANEL);
-        scratch.scores.resize((TILE_ROWS * row_length).max(scratch.scores.len()), 0.0);
+        scratch.scores.resize((MAX_ROWS * row_length).max(scratch.scores.len()), 0.0);
         let mut tile = Tile::default();
-        for (from, height) in tiles(sequence.queries.len()) {
+        for (from, height) in tiles(sequence.queries.len(), tile_rows(isa)) {
             let first = sequence.queries.start + from;
             // Keys that the tile's last query sees.
             let seen = if causal { sequence.prefix.len() + from + height } else { span };
@@ -152,7 +152,7 @@ impl SimdOp for HeadOp<'_> {
                     scratch.scores[row * row_length + panel * PANEL..][..PANEL].copy_from_slice(sums);
                 }
             }
-            let mut shares = [0f32; TILE_ROWS];
+            let mut shares = [0f32; MAX_ROWS];
             for (row, share) in shares.iter_mut().enumerate().take(height) {
                 let own = if causal { sequence.prefix.len() + from + row + 1 } else { span };
                 let scores = &mut scratch.scores[row * row_length..][..row_length];

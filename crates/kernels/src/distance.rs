@@ -12,8 +12,10 @@ const TILE_QUERIES: usize = 4;
 const TILE_ROWS: usize = 3;
 
 /// Values of a cache line.
-#[cfg(target_arch = "x86_64")]
 const LINE: usize = 16;
+
+/// Bytes ahead of a scan that are asked for.
+const AHEAD: usize = 4096;
 
 /// What is computed for a pair of vectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +75,18 @@ pub fn score_rows(op: PairOp, rows: &[f32], dimension: usize, queries: &[&[f32]]
         return;
     }
     assert_eq!(rows.len() % dimension, 0, "{} values are no whole number of rows of {dimension}", rows.len());
-    let row = |r: usize| &rows[r * dimension..][..dimension];
-    score(op, dimension, rows.len() / dimension, row, queries, out);
+    let count = rows.len() / dimension;
+    if queries.len() == 1 {
+        let lines = dimension.div_ceil(LINE);
+        let row = |r: usize| {
+            // The processor's own prefetching begins anew in each page of a mapped file.
+            let ahead = rows.as_ptr().wrapping_add(r * dimension).wrapping_byte_add(AHEAD);
+            (0..lines).for_each(|line| prefetch_line(ahead.wrapping_add(line * LINE)));
+            &rows[r * dimension..][..dimension]
+        };
+        return score(op, dimension, count, row, queries, out);
+    }
+    score(op, dimension, count, |r| &rows[r * dimension..][..dimension], queries, out);
 }
 
 /// As [`score_rows`], for the rows of the block with the given indices only. `out[q * indices.len() + i]` is the
@@ -103,14 +115,20 @@ pub fn score_selected_rows(
 /// Brings a row into the cache.
 #[inline(always)]
 fn prefetch(row: &[f32]) {
+    row.chunks(LINE).for_each(|line| prefetch_line(line.as_ptr()));
+}
+
+/// Brings a cache line into the cache, whatever the address.
+#[inline(always)]
+fn prefetch_line(line: *const f32) {
     #[cfg(target_arch = "x86_64")]
-    for line in row.chunks(LINE) {
+    {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: every processor of this kind has the instruction, and it may be given any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = row;
+    let _ = line;
 }
 
 fn one_pair(op: PairOp, a: &[f32], b: &[f32]) -> f32 {

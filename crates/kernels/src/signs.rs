@@ -199,10 +199,19 @@ pub fn scan_signs(blocks: &[u8], factors: &[f32], table: &SignTable, base: f32, 
         blocks.len() == count * block_bytes && factors.len() == 2 * out.len() && out.len() == count * BLOCK_ROWS,
         "shapes don't fit"
     );
+    // Two registers of it at a time.
+    #[cfg(target_arch = "x86_64")]
+    let wide = block_bytes.is_multiple_of(128);
     for (number, (factors, out)) in
         factors.as_chunks::<{ 2 * BLOCK_ROWS }>().0.iter().zip(out.as_chunks_mut::<BLOCK_ROWS>().0).enumerate()
     {
         let block = &blocks[number * block_bytes..][..block_bytes];
+        #[cfg(target_arch = "x86_64")]
+        if wide && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
+            // SAFETY: AVX-512 with bytes is there.
+            unsafe { avx512::block(block, factors, table, base, out) };
+            continue;
+        }
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             // SAFETY: AVX2 and FMA are there.
@@ -317,6 +326,81 @@ mod avx2 {
                 let shift = _mm256_loadu_ps(factors.as_ptr().add(BLOCK_ROWS + number * 8));
                 let estimate = _mm256_fmadd_ps(factor, product, _mm256_add_ps(base, shift));
                 _mm256_storeu_ps(out.as_mut_ptr().add(number * 8), estimate);
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::{
+        __m256i, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_add_epi16, _mm256_permute2x128_si256, _mm256_slli_epi16,
+        _mm256_sub_epi16, _mm256_unpackhi_epi16, _mm256_unpacklo_epi16, _mm512_add_epi8, _mm512_add_epi16,
+        _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_si256, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32,
+        _mm512_extracti64x4_epi64, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi8,
+        _mm512_set1_ps, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_shuffle_i64x2, _mm512_srli_epi16,
+        _mm512_storeu_ps,
+    };
+
+    use super::{BLOCK_ROWS, SignTable};
+
+    /// As of the narrower kernel.
+    const AHEAD: usize = 4096;
+
+    /// As [`super::block_plain`], but for the order of the last two additions.
+    ///
+    /// # Safety
+    /// The processor has AVX-512 with bytes, and the block is of whole runs of 128 bytes.
+    #[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
+    pub(super) unsafe fn block(
+        block: &[u8],
+        factors: &[f32; 2 * BLOCK_ROWS],
+        table: &SignTable,
+        base: f32,
+        out: &mut [f32; BLOCK_ROWS],
+    ) {
+        let nibble = _mm512_set1_epi8(15);
+        let (mut both, mut odd) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+        let (bytes, tables) = (block.as_chunks::<128>().0, table.entries.as_chunks::<128>().0);
+        for (bytes, tables) in bytes.iter().zip(tables) {
+            _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(AHEAD).cast());
+            _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(AHEAD + 64).cast());
+            // Two bytes of each of the thirty-two rows, and the four tables that go with them.
+            let look_up = |at: usize| -> __m512i {
+                // SAFETY: sixty-four of 128 bytes.
+                let (bytes, tables) = unsafe {
+                    (
+                        _mm512_loadu_si512(bytes.as_ptr().add(at * 64).cast()),
+                        _mm512_loadu_si512(tables.as_ptr().add(at * 64).cast()),
+                    )
+                };
+                let low = _mm512_shuffle_i64x2::<0b10_10_00_00>(tables, tables);
+                let high = _mm512_shuffle_i64x2::<0b11_11_01_01>(tables, tables);
+                _mm512_add_epi8(
+                    _mm512_shuffle_epi8(low, _mm512_and_si512(bytes, nibble)),
+                    _mm512_shuffle_epi8(high, _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), nibble)),
+                )
+            };
+            // At most four times 63.
+            let sum = _mm512_add_epi8(look_up(0), look_up(1));
+            both = _mm512_add_epi16(both, sum);
+            odd = _mm512_add_epi16(odd, _mm512_srli_epi16::<8>(sum));
+        }
+        let folded = |x: __m512i| _mm256_add_epi16(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64::<1>(x));
+        let (both, odd) = (folded(both), folded(odd));
+        let even = _mm256_sub_epi16(both, _mm256_slli_epi16::<8>(odd));
+        let (low, high) = (_mm256_unpacklo_epi16(even, odd), _mm256_unpackhi_epi16(even, odd));
+        let sixteens: [__m256i; 2] =
+            [_mm256_permute2x128_si256::<0x20>(low, high), _mm256_permute2x128_si256::<0x31>(low, high)];
+        let (step, least, base) = (_mm512_set1_ps(table.step), _mm512_set1_ps(table.least), _mm512_set1_ps(base));
+        for (number, sums) in sixteens.into_iter().enumerate() {
+            let product = _mm512_fmadd_ps(step, _mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(sums)), least);
+            // SAFETY: sixteen of the block's factors, shifts and places, of thirty-two each.
+            unsafe {
+                let factor = _mm512_loadu_ps(factors.as_ptr().add(number * 16));
+                let shift = _mm512_loadu_ps(factors.as_ptr().add(BLOCK_ROWS + number * 16));
+                let estimate = _mm512_fmadd_ps(factor, product, _mm512_add_ps(base, shift));
+                _mm512_storeu_ps(out.as_mut_ptr().add(number * 16), estimate);
             }
         }
     }

@@ -59,33 +59,44 @@ pub(crate) struct Origin {
 
 impl ClipModel {
     /// Puts a model together. No tensor is decoded yet.
+    ///
+    /// # Errors
+    /// A device that isn't there, and a precision that it has no arithmetic for.
     pub(crate) fn new(
         config: ClipConfig,
         tokenizer: Tokenizer,
         weights: CanonicalWeights,
         origin: Origin,
         options: &LoadOptions,
-    ) -> Self {
+    ) -> Result<Self> {
+        let device = options.device.open()?;
         let prep = config.prep.clone().with(&options.prep);
         let stored = if weights.is_quantised() { Precision::Int8 } else { Precision::Fp32 };
-        // Gradients are in floating point, whatever the weights come from.
-        let precision = if options.trainable { Precision::Fp32 } else { options.precision.unwrap_or(stored) };
-        let info = describe(&config, &prep, &tokenizer, &weights, origin, precision);
-        Self {
+        // Gradients are in floating point, whatever the weights come from, and so is what runs elsewhere than on the processor.
+        let floating = options.trainable || !device.is_cpu();
+        if options.precision == Some(Precision::Int8) && !device.is_cpu() {
+            let device = options.device;
+            return Err(Error::Unsupported(format!(
+                "the precision int8 on {device}; expected fp32, or the device cpu"
+            )));
+        }
+        let precision = if floating { Precision::Fp32 } else { options.precision.unwrap_or(stored) };
+        let info = describe(&config, &prep, &tokenizer, &weights, origin, (precision, options.device));
+        Ok(Self {
             config,
             prep,
             tokenizer,
             weights: Arc::new(weights),
             info,
             cache_dir: options.cache_dir.clone().or_else(crate::options::default_cache_dir),
-            device: Device::Cpu,
+            device,
             trainable: options.trainable,
             variables: None,
             precision,
             vision: Mutex::new(None),
             text: Mutex::new(None),
             space: Mutex::new(None),
-        }
+        })
     }
 
     /// The same model with its selected parameters as variables, on this device.
@@ -298,7 +309,7 @@ fn describe(
     tokenizer: &Tokenizer,
     weights: &CanonicalWeights,
     origin: Origin,
-    precision: Precision,
+    (precision, device): (Precision, crate::options::Device),
 ) -> ModelInfo {
     let tower =
         |modality, architecture, prefix| TowerInfo { modality, architecture, parameters: weights.parameters(prefix) };
@@ -318,6 +329,7 @@ fn describe(
         tokenizer: Some(tokenizer.describe()),
         licence: origin.licence,
         precision,
+        device,
         location: origin.location,
     }
 }
@@ -351,9 +363,11 @@ impl Embedder for ClipModel {
         let precision = self.info.precision.as_str();
         // A quantised copy shares its origin's space but not its numbers, in whatever arithmetic.
         let stored = if self.weights.is_quantised() { " quantised" } else { "" };
+        // Sums are taken in another order there.
+        let device = if self.device.is_cpu() { "" } else { " cuda" };
         match input.modality {
-            Modality::Image => format!("clip {precision}{stored} image {}", self.prep.fingerprint()),
-            Modality::Text => format!("clip {precision}{stored} text {}", self.tokenizer.describe()),
+            Modality::Image => format!("clip {precision}{stored}{device} image {}", self.prep.fingerprint()),
+            Modality::Text => format!("clip {precision}{stored}{device} text {}", self.tokenizer.describe()),
             Modality::Audio | Modality::Video | Modality::Depth | Modality::Thermal | Modality::Imu => String::new(),
         }
     }

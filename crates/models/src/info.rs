@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::input::Modality;
-use crate::options::Precision;
+use crate::options::{Device, Precision};
 
 /// One tower of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -43,6 +43,8 @@ pub struct ModelInfo {
     pub licence: Option<String>,
     /// The arithmetic it runs in.
     pub precision: Precision,
+    /// Where it runs.
+    pub device: Device,
     /// Where the files were found.
     pub location: String,
 }

@@ -232,7 +232,7 @@ fn hf_clip(located: &Located, weights: Weights<'_>, options: &LoadOptions) -> Re
     };
     let recipes = config::hf_clip::recipes(&config, &prefix);
     let weights = CanonicalWeights::new(checkpoint, recipes, config::hf_clip::ignorable, &[])?;
-    Ok(ClipModel::new(config, tokenizer, weights, origin(located), options))
+    ClipModel::new(config, tokenizer, weights, origin(located), options)
 }
 
 fn open_clip(located: &Located, weights: Weights<'_>, options: &LoadOptions) -> Result<ClipModel> {
@@ -267,7 +267,7 @@ fn with_open_clip_names(
     config.logit_bias &= checkpoint.contains(&format!("{prefix}logit_bias"));
     let recipes = config::open_clip::recipes(&config, &prefix, &text);
     let weights = CanonicalWeights::new(checkpoint, recipes, config::open_clip::ignorable, &RESIZABLE)?;
-    Ok(ClipModel::new(config, tokenizer, weights, origin(located), options))
+    ClipModel::new(config, tokenizer, weights, origin(located), options)
 }
 
 /// What the names of a checkpoint begin with, found by a name that every one of its layout has.

@@ -110,8 +110,11 @@ fn a_shared_beginning_is_that_of_the_plain_road() {
     let options = LoadOptions { trainable: true, ..LoadOptions::default() };
     let plain = load_clip(name.to_str().unwrap(), &options).unwrap();
     let packed = model(name.to_str().unwrap(), Precision::Fp32);
-    let inputs: Vec<Input> = texts().into_iter().map(Input::text).collect();
+    let mut inputs: Vec<Input> = texts().into_iter().map(Input::text).collect();
+    // More than go through the layers at a time.
+    inputs.extend(pictures().into_iter().cycle().take(70).map(Input::image));
     let (plain, packed) = (plain.embed(&inputs).unwrap(), packed.embed(&inputs).unwrap());
+    assert_eq!((plain.len(), packed.len()), (inputs.len(), inputs.len()));
     for (plain, packed) in plain.iter().zip(&packed) {
         let gap = plain.unit.iter().zip(&packed.unit).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(gap < 1e-5, "unit vectors differ by {gap}");

@@ -19,25 +19,10 @@ use crate::trainer::{Parts, TrainerRules, Validate};
 /// # Errors
 /// Another name, or a GPU that isn't there or that the program wasn't built for.
 pub fn device(name: &str) -> Result<Device> {
-    let cuda = |number: usize| {
-        if cfg!(feature = "cuda") {
-            Ok(Device::new_cuda(number)?)
-        } else {
-            Err(Error::Invalid(format!(
-                "device cuda:{number}: this program was built without the feature `cuda`; use cpu or auto"
-            )))
-        }
-    };
-    match name {
-        "cpu" => Ok(Device::Cpu),
-        "auto" if cfg!(feature = "cuda") => Ok(cuda(0).unwrap_or(Device::Cpu)),
-        "auto" => Ok(Device::Cpu),
-        "cuda" => cuda(0),
-        _ => match name.strip_prefix("cuda:").and_then(|number| number.parse().ok()) {
-            Some(number) => cuda(number),
-            None => Err(Error::Invalid(format!("device {name:?}, expected auto, cpu or cuda:N"))),
-        },
-    }
+    use crossmodal_models::Device;
+    let expected = |_| Error::Invalid(format!("device {name:?}, expected auto, cpu or cuda:N"));
+    let device = if name == "auto" { Device::best() } else { name.parse::<Device>().map_err(expected)? };
+    Ok(device.open()?)
 }
 
 /// Puts together what a recipe asks for.

@@ -1,6 +1,7 @@
 //! Options about models and about how pictures are read, shared by several commands.
 
 use clap::{Args, ValueEnum};
+use crossmodal_engine::Device;
 
 /// Which model to use.
 #[derive(Debug, Clone, Args)]
@@ -17,6 +18,9 @@ pub struct ModelRules {
     /// Arithmetic of the model: int8 is about twice as fast and changes embeddings a little [default: as the checkpoint is stored]
     #[arg(long, value_name = "TYPE", value_enum, env = "CROSSMODAL_PRECISION", help_heading = "How the model runs")]
     pub precision: Option<Precision>,
+    /// Where the model runs: cpu, cuda:N, or auto for the first graphics processor that this build can use [default: auto]
+    #[arg(long, value_name = "DEVICE", value_parser = DeviceChoice::parse, env = "CROSSMODAL_DEVICE", help_heading = "How the model runs")]
+    pub device: Option<DeviceChoice>,
     /// Transparency: drop the alpha channel, or lay the picture over white
     #[arg(long, value_name = "RULE", value_enum, env = "CROSSMODAL_ALPHA")]
     pub alpha: Option<Alpha>,
@@ -32,6 +36,36 @@ pub struct ModelRules {
     /// Refuse pictures with more pixels than this, before decoding them
     #[arg(long, value_name = "N", env = "CROSSMODAL_MAX_PIXELS")]
     pub max_pixels: Option<u64>,
+}
+
+/// Where a model runs.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum DeviceChoice {
+    /// A graphics processor where there is one.
+    #[default]
+    Auto,
+    /// This one.
+    Named(Device),
+}
+
+impl DeviceChoice {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            _ => match text.parse::<Device>() {
+                Ok(device) => Ok(Self::Named(device)),
+                Err(_) => Err("expected auto, cpu or cuda:N, for example cuda:0".to_string()),
+            },
+        }
+    }
+
+    /// The device that it comes to on this machine.
+    pub fn resolve(self) -> Device {
+        match self {
+            Self::Auto => Device::best(),
+            Self::Named(device) => device,
+        }
+    }
 }
 
 /// The arithmetic of a model.

@@ -30,7 +30,7 @@ Examples:
   crossmodal model info ./my-checkpoint --json
 
 JSON: {name, family, layout, towers: [{modality, architecture, parameters}], parameters, dimension, modalities,
-       preprocessing, tokenizer, licence, precision, location, space, logits: {scale, bias, probability}}")]
+       preprocessing, tokenizer, licence, precision, device, location, space, logits: {scale, bias, probability}}")]
     Info(ModelNameArguments),
     /// Download a model into the hub cache, resuming what is there
     #[command(after_help = "\

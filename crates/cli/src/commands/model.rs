@@ -102,7 +102,10 @@ fn info(arguments: &ModelNameArguments, settings: &Settings) -> anyhow::Result<O
         let name = format!("{} tower", tower.modality);
         row(&name, format!("{} ({} parameters)", tower.architecture, quantities::count(tower.parameters)));
     }
-    row("parameters", format!("{}, in {}", quantities::count(info.parameters), info.precision.as_str()));
+    row(
+        "parameters",
+        format!("{}, in {} on {}", quantities::count(info.parameters), info.precision.as_str(), info.device),
+    );
     row("dimension", quantities::count(info.dimension as u64));
     row("modalities", info.modalities.iter().map(|modality| modality.as_str()).collect::<Vec<_>>().join(", "));
     row("pictures", info.preprocessing.clone().unwrap_or_else(|| "none".into()));

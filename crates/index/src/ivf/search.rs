@@ -19,7 +19,7 @@ const QUERIES: usize = 64;
 /// Rows that are estimated in the time of one exact score.
 const ESTIMATES_PER_SCORE: usize = 32;
 /// Candidates that are scored exactly, for each result and at least.
-const CANDIDATES: (usize, usize) = (16, 64);
+const CANDIDATES: (usize, usize) = (10, 64);
 /// Candidates that are scored before the floor for further ones is raised.
 const SCORED: usize = 16;
 /// What an estimate may be off by, times factor and distance from the centre: 2.5 times its standard deviation. The part of a row that its

@@ -4,7 +4,7 @@
 //! scale per output). `vpmaddubsw`, the fast instruction of processors without VNNI, adds two products in 16 bits and saturates:
 //! eight bits on both sides would overflow it silently. With seven, four products fit (4 x 127 x 63 = 32,004), so that two such
 //! results may even be added before they are widened, which makes a product 2.67 times as fast as in fp32 instead of twice.
-//! And the integers are the same on every machine.
+//! With VNNI one instruction multiplies fours and adds them in 32 bits. And the integers are the same on every machine.
 
 use super::tile::{PANEL, TILE_ROWS};
 
@@ -38,10 +38,17 @@ pub(crate) struct IntOperands {
 #[inline]
 pub(crate) unsafe fn sums(rows: usize, operands: IntOperands, tile: &mut IntTile) {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
-        // SAFETY: AVX2 is there; the rest is the caller's promise.
-        unsafe { avx2::sums(rows, operands, tile) };
-        return;
+    // SAFETY: the instructions are there; the rest is the caller's promise.
+    unsafe {
+        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") {
+            return vnni::sums(rows, operands, tile);
+        }
+        if is_x86_feature_detected!("avxvnni") {
+            return avx_vnni::sums(rows, operands, tile);
+        }
+        if is_x86_feature_detected!("avx2") {
+            return avx2::sums(rows, operands, tile);
+        }
     }
     // SAFETY: the caller's promise.
     unsafe { plain_sums(rows, operands, tile) }
@@ -123,6 +130,124 @@ mod avx2 {
                             _mm256_maddubs_epi16(high, b[half + 2]),
                         );
                         *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
+                    }
+                }
+            }
+        }
+        for (row, sums) in tile.0.iter_mut().zip(sums) {
+            for (half, sum) in row.as_chunks_mut::<8>().0.iter_mut().zip(sums) {
+                // SAFETY: eight integers.
+                unsafe { _mm256_storeu_si256(half.as_mut_ptr().cast(), sum) };
+            }
+        }
+    }
+}
+
+/// Sixteen columns at a time, in one register.
+#[cfg(target_arch = "x86_64")]
+mod vnni {
+    use std::arch::x86_64::{
+        __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_add_epi32, _mm512_dpbusd_epi32, _mm512_load_si512,
+        _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
+    };
+
+    use super::{IntOperands, IntTile};
+
+    /// As [`super::sums`].
+    ///
+    /// # Safety
+    /// As [`super::sums`], on a processor with AVX-512 and VNNI.
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    pub(super) unsafe fn sums(rows: usize, operands: IntOperands, tile: &mut IntTile) {
+        // SAFETY: the caller's promise, for the number of rows it gave.
+        unsafe {
+            match rows {
+                1 => fixed::<1>(operands, tile),
+                2 => fixed::<2>(operands, tile),
+                3 => fixed::<3>(operands, tile),
+                4 => fixed::<4>(operands, tile),
+                5 => fixed::<5>(operands, tile),
+                6 => fixed::<6>(operands, tile),
+                _ => unreachable!("a tile has 1 to 6 rows"),
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    #[inline]
+    unsafe fn fixed<const ROWS: usize>(operands: IntOperands, tile: &mut IntTile) {
+        let IntOperands { groups, a, a_stride, b, mut prefetch } = operands;
+        // Two sums a row, so that one needn't wait for the other.
+        let mut sums = [[_mm512_setzero_si512(); 2]; ROWS];
+        for group in 0..groups {
+            _mm_prefetch::<_MM_HINT_T1>(prefetch);
+            prefetch = prefetch.wrapping_add(64);
+            // SAFETY: the group is inside the panel and the rows; panels start on cache lines and a group is two of them.
+            unsafe {
+                let b: [__m512i; 2] = std::array::from_fn(|i| _mm512_load_si512(b.add(group * 128 + i * 64).cast()));
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let a = a.add(row * a_stride + group * 8).cast::<i32>();
+                    for (half, sum) in sums.iter_mut().enumerate() {
+                        *sum = _mm512_dpbusd_epi32(*sum, _mm512_set1_epi32(a.add(half).read_unaligned()), b[half]);
+                    }
+                }
+            }
+        }
+        for (row, [low, high]) in tile.0.iter_mut().zip(sums) {
+            // SAFETY: sixteen integers.
+            unsafe { _mm512_storeu_si512(row.as_mut_ptr().cast(), _mm512_add_epi32(low, high)) };
+        }
+    }
+}
+
+/// Eight columns at a time, for processors with VNNI and without AVX-512.
+#[cfg(target_arch = "x86_64")]
+mod avx_vnni {
+    use std::arch::x86_64::{
+        __m256i, _MM_HINT_T1, _mm_prefetch, _mm256_dpbusd_avx_epi32, _mm256_load_si256, _mm256_set1_epi32,
+        _mm256_setzero_si256, _mm256_storeu_si256,
+    };
+
+    use super::{IntOperands, IntTile};
+
+    /// As [`super::sums`].
+    ///
+    /// # Safety
+    /// As [`super::sums`], on a processor with AVX-VNNI.
+    #[target_feature(enable = "avx2,avxvnni")]
+    pub(super) unsafe fn sums(rows: usize, operands: IntOperands, tile: &mut IntTile) {
+        // SAFETY: the caller's promise, for the number of rows it gave.
+        unsafe {
+            match rows {
+                1 => fixed::<1>(operands, tile),
+                2 => fixed::<2>(operands, tile),
+                3 => fixed::<3>(operands, tile),
+                4 => fixed::<4>(operands, tile),
+                5 => fixed::<5>(operands, tile),
+                6 => fixed::<6>(operands, tile),
+                _ => unreachable!("a tile has 1 to 6 rows"),
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2,avxvnni")]
+    #[inline]
+    unsafe fn fixed<const ROWS: usize>(operands: IntOperands, tile: &mut IntTile) {
+        let IntOperands { groups, a, a_stride, b, mut prefetch } = operands;
+        let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
+        for group in 0..groups {
+            _mm_prefetch::<_MM_HINT_T1>(prefetch);
+            prefetch = prefetch.wrapping_add(64);
+            // SAFETY: the group is inside the panel and the rows; panels start on cache lines and a group is two of them.
+            unsafe {
+                let b: [__m256i; 4] = std::array::from_fn(|i| _mm256_load_si256(b.add(group * 128 + i * 32).cast()));
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let a = a.add(row * a_stride + group * 8).cast::<i32>();
+                    for quad in 0..2 {
+                        let a = _mm256_set1_epi32(a.add(quad).read_unaligned());
+                        for (half, sum) in sums.iter_mut().enumerate() {
+                            *sum = _mm256_dpbusd_avx_epi32(*sum, a, b[quad * 2 + half]);
+                        }
                     }
                 }
             }
@@ -233,9 +358,32 @@ mod tests {
                     }
                     assert_eq!(found.0, expected.0, "{groups} groups, {rows} rows");
                     assert!(!extreme || found.0[0][0] == -63 * 127 * 8 * groups as i32);
+                    for (name, kernel) in instruction_sets() {
+                        // SAFETY: as above, and the processor has the instructions.
+                        unsafe { kernel(rows, operands, &mut found) };
+                        assert_eq!(found.0, expected.0, "{name}: {groups} groups, {rows} rows");
+                    }
                 }
             }
         }
+    }
+
+    type Kernel = unsafe fn(usize, IntOperands, &mut IntTile);
+
+    /// What this processor can run, the slower ones included.
+    #[cfg(target_arch = "x86_64")]
+    fn instruction_sets() -> Vec<(&'static str, Kernel)> {
+        let known: [(&str, bool, Kernel); 3] = [
+            ("AVX2", is_x86_feature_detected!("avx2"), avx2::sums),
+            ("AVX-VNNI", is_x86_feature_detected!("avx2") && is_x86_feature_detected!("avxvnni"), avx_vnni::sums),
+            ("AVX-512 VNNI", is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni"), vnni::sums),
+        ];
+        known.into_iter().filter(|(_, there, _)| *there).map(|(name, _, kernel)| (name, kernel)).collect()
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn instruction_sets() -> Vec<(&'static str, Kernel)> {
+        Vec::new()
     }
 
     #[test]

@@ -16,7 +16,7 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 pub use pack::{INT8_LEVELS, Int8Weights, PackedLinear};
-pub(crate) use tile::{Operands, PANEL, TILE_ROWS, Tile, any_rows, tiles};
+pub(crate) use tile::{MAX_ROWS, Operands, PANEL, Tile, any_rows, tile_rows, tiles};
 
 use crate::activation::Nonlinearity;
 use crate::matrix::{Matrix, SharedRows};
@@ -24,6 +24,7 @@ use crate::norm::Norm;
 use crate::team::Crew;
 use int8::{IntOperands, IntTile, RowScale, quantise_row};
 use pack::Form;
+use tile::TILE_ROWS;
 
 /// Inputs of all rows of a block: half a megabyte, which mostly stays in the second-level cache while panels pass by.
 const BLOCK_FLOATS: usize = 128 << 10;
@@ -293,7 +294,7 @@ impl FloatPiece<'_> {
         let mut tile = Tile::default();
         for panel in self.piece.panels.clone() {
             let next = self.panels.as_ptr().wrapping_add((panel + 1) * depth * PANEL);
-            for (number, (from, height)) in tiles(self.piece.rows.len()).enumerate() {
+            for (number, (from, height)) in tiles(self.piece.rows.len(), tile_rows(isa)).enumerate() {
                 let quarter = if number < 4 { number * depth * PANEL / 4 } else { 0 };
                 // SAFETY: `a` points to the block's rows, `from + height` of which exist; the cells of these rows in this panel's
                 // columns belong to this piece alone, since pieces are disjoint products of rows and panels.
@@ -313,7 +314,7 @@ impl FloatPiece<'_> {
     fn few_rows<I: Isa, const LINES: usize>(&self, isa: I) {
         let depth = self.piece.product.linear.inner;
         let mut sums: [Tile; FEW_ROWS / TILE_ROWS] = std::array::from_fn(|_| Tile::default());
-        let heights = tiles(self.piece.rows.len());
+        let heights = tiles(self.piece.rows.len(), tile_rows(isa));
         for panel in self.piece.panels.clone() {
             let start = self.panels.as_ptr().wrapping_add(panel * depth * PANEL);
             sums.iter_mut().for_each(|tile| *tile = Tile::default());
@@ -350,8 +351,9 @@ impl SimdOp for FloatPiece<'_> {
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
         match self.piece.rows.len() {
-            0..=6 => self.few_rows::<I, 4>(isa),
-            7..=FEW_ROWS => self.few_rows::<I, 2>(isa),
+            // A single tile asks for all of the weights that come next, several share that.
+            rows if rows <= tile_rows(isa) => self.few_rows::<I, 4>(isa),
+            ..=FEW_ROWS => self.few_rows::<I, 2>(isa),
             _ => self.many_rows(isa),
         }
     }
@@ -381,7 +383,7 @@ impl SimdOp for IntPiece<'_> {
             let (mut scales_here, mut sums_here) = ([0f32; PANEL], [0i32; PANEL]);
             scales_here.copy_from_slice(&scales[columns.clone()]);
             sums_here.copy_from_slice(&sums[columns]);
-            for (number, (from, height)) in tiles(piece.rows.len()).enumerate() {
+            for (number, (from, height)) in tiles(piece.rows.len(), TILE_ROWS).enumerate() {
                 let ahead = if number < 2 { groups * 8 * PANEL + number * groups * 64 } else { 0 };
                 let a = scratch.levels[from * groups * 8..(from + height) * groups * 8].as_ptr();
                 let operands = IntOperands { groups, a, a_stride: groups * 8, b, prefetch: b.wrapping_add(ahead) };

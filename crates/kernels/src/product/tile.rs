@@ -8,13 +8,23 @@ use rten_simd::ops::{BitOps, NumOps};
 /// Columns of a panel.
 pub(crate) const PANEL: usize = 16;
 
-/// Most rows of a tile: with two vectors of eight columns, twelve sums leave four of sixteen registers for operands.
+/// Most rows of a tile of two or four vectors: twelve sums leave four of sixteen registers for operands.
 pub(crate) const TILE_ROWS: usize = 6;
+
+/// Most rows of any tile. Where a vector holds all sixteen columns there are thirty-two registers, and six sums would wait for each
+/// other.
+pub(crate) const MAX_ROWS: usize = 12;
+
+/// Most rows of a tile in this instruction set.
+#[inline(always)]
+pub(crate) fn tile_rows<I: Isa>(isa: I) -> usize {
+    if isa.f32().len() == PANEL { MAX_ROWS } else { TILE_ROWS }
+}
 
 /// A tile's sums, row by row.
 #[derive(Default)]
 #[repr(C, align(64))]
-pub(crate) struct Tile(pub(crate) [[f32; PANEL]; TILE_ROWS]);
+pub(crate) struct Tile(pub(crate) [[f32; PANEL]; MAX_ROWS]);
 
 /// The operands of a tile.
 #[derive(Clone, Copy)]
@@ -111,7 +121,7 @@ unsafe fn step<T: Copy, O: NumOps<f32, Simd = T>, const ROWS: usize, const VECTO
     }
 }
 
-/// As [`sums`] for a number of rows from 1 to [`TILE_ROWS`] that is known only now.
+/// As [`sums`] for a number of rows from 1 to [`tile_rows`] that is known only now.
 ///
 /// # Safety
 /// As [`sums`] for `rows` rows.
@@ -127,21 +137,21 @@ pub(crate) unsafe fn any_rows<I: Isa, const LINES: usize, const ADD: bool>(
             match rows {
                 // SAFETY: the caller's promise; the number of vectors is chosen by their length below.
                 $($rows => unsafe { sums::<I, $rows, $vectors, LINES, ADD>(isa, operands, tile) },)*
-                _ => unreachable!("a tile has 1 to 6 rows"),
+                _ => unreachable!("a tile has no {rows} rows"),
             }
         };
     }
     match isa.f32().len() {
-        16 => rows!(1: 1 2 3 4 5 6),
+        16 => rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12),
         8 => rows!(2: 1 2 3 4 5 6),
         4 => rows!(4: 1 2 3 4 5 6),
         other => unreachable!("vectors of {other} elements"),
     }
 }
 
-/// The rows of a block cut into tiles of nearly equal height.
-pub(crate) fn tiles(rows: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
-    let count = rows.div_ceil(TILE_ROWS).max(1);
+/// The rows of a block cut into tiles of nearly equal height, at most `most`.
+pub(crate) fn tiles(rows: usize, most: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
+    let count = rows.div_ceil(most).max(1);
     (0..count).map(move |tile| {
         let (from, to) = (tile * rows / count, (tile + 1) * rows / count);
         (from, to - from)

@@ -23,10 +23,13 @@ use crate::options::Precision;
 use crate::training::Variables;
 use crate::weights::CanonicalWeights;
 
+/// Inputs that go through layers together: enough to keep a graphics processor busy, few enough for its memory.
+const LAYER_BATCH: usize = 64;
+
 /// The road a tower takes, with what it needs on it.
 #[derive(Debug)]
 enum Road<L, P> {
-    /// Differentiable layers.
+    /// Layers: differentiable, and for every device.
     Layers(L),
     /// Blocks packed for inference.
     Packed(Box<P>),
@@ -65,7 +68,8 @@ pub struct Parameters<'a> {
     pub weights: &'a Arc<CanonicalWeights>,
     /// Where the tower will run.
     pub device: &'a Device,
-    /// Whether parameters become variables, so that gradients can be asked for; otherwise the tower is packed for inference.
+    /// Whether parameters become variables, so that gradients can be asked for; otherwise, on a processor, the tower is packed for
+    /// inference.
     pub trainable: bool,
     /// Which of them become variables, where they are to be found again; `None` makes all of them variables.
     pub variables: Option<&'a Variables>,
@@ -74,6 +78,11 @@ pub struct Parameters<'a> {
 }
 
 impl Parameters<'_> {
+    /// Whether the tower is packed for inference: not where gradients may be asked for, and on the processor only.
+    fn packs(&self) -> bool {
+        !self.trainable && self.device.is_cpu()
+    }
+
     fn tensor(&self, name: &str) -> Result<Tensor> {
         self.parameter(name, self.weights.tensor(name, self.device)?)
     }

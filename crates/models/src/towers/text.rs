@@ -179,7 +179,7 @@ impl TextTransformer {
             TextProjection::Matrix | TextProjection::Affine => true,
         };
         let TextConfig { layers, width, heads, activation, eps, .. } = *config;
-        let road = if parameters.trainable {
+        let road = if !parameters.packs() {
             let block = |i| parameters.block(&format!("text.blocks.{i}"), heads, activation, eps);
             Road::Layers(Layers {
                 tokens: parameters.tensor("text.tokens")?,
@@ -229,11 +229,20 @@ impl TextTransformer {
         match &self.road {
             Road::Packed(packed) => packed.encode(&self.config, ids, cancel, None),
             Road::Layers(layers) => {
-                let one = |ids: &Vec<u32>| {
-                    cancel.check()?;
-                    Ok(layers.run(&self.config, std::slice::from_ref(ids), None, None)?.flatten_all()?.to_vec1()?)
-                };
-                ids.iter().map(one).collect()
+                let texts = ids.iter().map(|ids| needed(&self.config, ids)).collect::<Result<Vec<&[u32]>>>()?;
+                let mut results = vec![Vec::new(); texts.len()];
+                let mut order: Vec<usize> = (0..texts.len()).collect();
+                order.sort_by_key(|place| texts[*place].len());
+                // Of one length, so that nothing is padded.
+                for places in order.chunk_by(|a, b| texts[*a].len() == texts[*b].len()) {
+                    for places in places.chunks(super::LAYER_BATCH) {
+                        cancel.check()?;
+                        let texts: Vec<Vec<u32>> = places.iter().map(|place| texts[*place].to_vec()).collect();
+                        let rows: Vec<Vec<f32>> = layers.run(&self.config, &texts, None, None)?.to_vec2()?;
+                        places.iter().zip(rows).for_each(|(place, row)| results[*place] = row);
+                    }
+                }
+                Ok(results)
             }
         }
     }

@@ -178,7 +178,7 @@ impl VisionTransformer {
         // What is trained is what was resized, as in the references.
         let positions = parameters.parameter("vision.positions", positions)?;
         let VisionConfig { layers, width, heads, activation, eps, pre_norm, .. } = *config;
-        let road = if parameters.trainable {
+        let road = if !parameters.packs() {
             let block = |i| parameters.block(&format!("vision.blocks.{i}"), heads, activation, eps);
             Road::Layers(Layers {
                 patches: PatchEmbedding::new(&parameters.tensor("vision.patch.weight")?, None)?,
@@ -254,12 +254,14 @@ impl VisionTransformer {
         match &self.road {
             Road::Packed(packed) => self.encode_packed(packed, pictures, cancel, None),
             Road::Layers(layers) => {
-                let one = |pixels: &&[f32]| {
+                let mut rows = Vec::with_capacity(pixels.len());
+                for some in pixels.chunks(super::LAYER_BATCH) {
                     cancel.check()?;
-                    let pixels = Tensor::from_slice(pixels, (1, 3, height, width), self.positions.device())?;
-                    Ok(self.run_layers(layers, &pixels, None, None)?.flatten_all()?.to_vec1()?)
-                };
-                pixels.iter().map(one).collect()
+                    let shape = (some.len(), 3, height, width);
+                    let pixels = Tensor::from_vec(some.concat(), shape, self.positions.device())?;
+                    rows.extend(self.run_layers(layers, &pixels, None, None)?.to_vec2()?);
+                }
+                Ok(rows)
             }
         }
     }
@@ -303,6 +305,7 @@ impl VisionTransformer {
             }
         };
         let (batch, _, height, width) = pixels.dims4()?;
+        let pixels = &pixels.to_device(self.positions.device())?;
         let kept: Option<Vec<u32>> = kept.map(<[Vec<u32>]>::concat);
         let x = match &kept {
             None => layers.patches.forward(pixels)?,

@@ -39,6 +39,8 @@ pub struct ModelView {
     pub parameters: u64,
     /// The arithmetic it runs in.
     pub precision: String,
+    /// Where it runs: `cpu` or `cuda:N`.
+    pub device: String,
     /// The id of its vector space: vectors of equal spaces can be compared.
     pub space: String,
     /// How pictures are prepared.
@@ -66,6 +68,7 @@ impl ModelView {
             modalities: info.modalities,
             parameters: info.parameters,
             precision: info.precision.as_str().into(),
+            device: info.device.to_string(),
             space: served.space.to_string(),
             preprocessing: info.preprocessing,
             tokenizer: info.tokenizer,

@@ -212,15 +212,23 @@ impl LocalStore {
     }
 
     fn read_once<T>(&self, body: &impl Fn(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.with_reader(|connection| {
+            // Kept statements: compiling these two for every search takes longer than running them.
+            connection.prepare_cached("BEGIN DEFERRED")?.execute([])?;
+            let value = body(connection)?;
+            connection.prepare_cached("ROLLBACK")?.execute([])?;
+            Ok(value)
+        })
+    }
+
+    /// Runs `body` on a connection of its own, which is closed, and its transaction with it, when `body` fails.
+    fn with_reader<T>(&self, body: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let idle = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
             None => schema::open_reader(&self.layout)?,
         };
-        let transaction = connection.unchecked_transaction()?;
-        let value = body(&transaction)?;
-        transaction.finish()?;
-        // After a failure the connection is not used again.
+        let value = body(&connection)?;
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         if readers.len() < MAX_IDLE_READERS {
             readers.push(connection);
@@ -252,7 +260,9 @@ impl LocalStore {
     /// # Errors
     /// Failures of the storage only.
     pub fn change(&self) -> Result<u64, StoreError> {
-        self.read(|connection| Ok(rows::load_change(connection)? as u64))
+        // One statement sees one state: it needs no transaction around it.
+        let change = self.with_reader(|connection| Ok(rows::load_change(connection)? as u64));
+        change.map_err(|error| missing_is_damage(error).in_folder(self.folder()))
     }
 }
 

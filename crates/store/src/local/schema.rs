@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::item_tables;
@@ -205,6 +206,8 @@ pub(super) fn open_reader(layout: &Layout) -> Result<Connection, StoreError> {
 fn open_and_read(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     configure(&connection)?;
+    // Plans don't look at parameters. Where they may, a kept statement with parameters is compiled anew for each run.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // SQLite opens its files at the first statement that reads.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
     Ok(connection)
