@@ -457,11 +457,11 @@ impl SimdOp for Backward<'_> {
                 scores(isa, rows, (q.as_ptr(), padded), (key_panels, head_width), shares, stride, used);
                 scores(isa, rows, (d_mixed.as_ptr(), padded), (value_panels, head_width), d_scores, stride, used);
             }
-            for query in from..end {
-                let cells = (query - from) * stride..(query - from) * stride + used * PANEL;
-                let own = head.seen(query + 1);
-                mask_scores(&head, query, &mut shares[cells.clone()], own);
-                through_softmax(isa, &mut shares[cells.clone()], &mut d_scores[cells], statistics[query], own);
+            for (row, statistics) in statistics[from..end].iter().enumerate() {
+                let cells = row * stride..row * stride + used * PANEL;
+                let own = head.seen(from + row + 1);
+                mask_scores(&head, from + row, &mut shares[cells.clone()], own);
+                through_softmax(isa, &mut shares[cells.clone()], &mut d_scores[cells], *statistics, own);
             }
             // SAFETY: whole tiles of gradients of scores, rows of whole panels of all keys; the head's columns are its own.
             unsafe {
