@@ -1,12 +1,10 @@
 //! Which instruction set an operation runs in: the best that the processor has. Tests choose others as well, since a machine that has
 //! the widest would never run what machines without it get.
 
-use rten_simd::SimdOp;
-
 /// Runs an operation in the best instruction set.
 #[cfg(not(test))]
 #[inline]
-pub(crate) fn run<Op: SimdOp>(op: Op) -> Op::Output {
+pub(crate) fn run<Op: rten_simd::SimdOp>(op: Op) -> Op::Output {
     op.dispatch()
 }
 
