@@ -11,6 +11,7 @@ use rten_simd::{Isa, SimdOp};
 
 use crate::activation::exp;
 use crate::gemm::{Operands, PANEL, Tile, at_least, eight_rows, groups, multiply, shape};
+use crate::instructions::run;
 use crate::matrix::SharedRows;
 use crate::team::Crew;
 
@@ -125,7 +126,7 @@ impl<'a> Attention<'a> {
             SCRATCH.with_borrow_mut(|scratch| {
                 for head in first..self.heads.min(first + at_a_time) {
                     let head = Head { attention: self, sequence, head };
-                    Forward { head, out, statistics, scratch }.dispatch();
+                    run(Forward { head, out, statistics, scratch });
                 }
             });
         });
@@ -157,7 +158,7 @@ impl<'a> Attention<'a> {
             SCRATCH.with_borrow_mut(|scratch| {
                 for head in first..self.heads.min(first + at_a_time) {
                     let head = Head { attention: self, sequence, head };
-                    Backward { head, statistics, d_out, dq, dk, scratch }.dispatch();
+                    run(Backward { head, statistics, d_out, dq, dk, scratch });
                 }
             });
         });
