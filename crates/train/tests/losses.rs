@@ -1,5 +1,7 @@
 //! Losses beside references: fixtures where there are any, else the formulas written as plain loops, with finite differences as gradients.
 
+#![expect(clippy::needless_range_loop, reason = "formulas are written out with their indices")]
+
 use std::collections::HashMap;
 use std::path::Path;
 
