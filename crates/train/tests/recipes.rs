@@ -19,6 +19,21 @@ fn read(folder: &Path, text: &str) -> crossmodal_train::Result<Recipe> {
     Recipe::read(&path)
 }
 
+#[test]
+fn recipes_of_the_repository_are_read() {
+    let mut count = 0;
+    for entry in std::fs::read_dir(root().join("recipes")).unwrap() {
+        let path = entry.unwrap().path();
+        let recipe = Recipe::read(&path).and_then(|recipe| recipe.check().map(|()| recipe));
+        let recipe = recipe.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        if let Some(folder) = &recipe.model.architecture {
+            assert!(Path::new(folder).join("config.json").is_file(), "{}: {folder}", path.display());
+        }
+        count += 1;
+    }
+    assert!(count > 0);
+}
+
 fn whole(output: &Path) -> String {
     let (root, output) = (root().display().to_string(), output.display().to_string());
     format!(
