@@ -25,7 +25,6 @@ pub use bench::{BenchArguments, BenchModality};
 pub use collection::{
     CollectionCommand, CompactArguments, InfoArguments, ListArguments, RemoveArguments, VerifyArguments,
 };
-pub use data::{DataOptions, SplitByChoice, SplitChoice};
 pub use evaluate::EvaluateArguments;
 pub use exchange::{
     BackupArguments, DuplicatesArguments, ExportArguments, ExportFormat, ImportArguments, MetricChoice,

@@ -130,7 +130,9 @@ fn percents(estimate: &Estimate) -> [String; 2] {
 
 fn ranks(estimate: &Estimate) -> [String; 2] {
     let interval = &estimate.interval;
-    [format!("{}", estimate.value), format!("{} to {}", interval.low, interval.high)]
+    // Whole numbers and halves but for the ends of intervals, which may lie between two resamples.
+    let shown = |rank: f64| format!("{}", (10.0 * rank).round() / 10.0);
+    [shown(estimate.value), format!("{} to {}", shown(interval.low), shown(interval.high))]
 }
 
 fn shares(estimate: &Estimate) -> [String; 2] {

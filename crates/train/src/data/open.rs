@@ -363,7 +363,8 @@ mod tests {
     fn the_kind_is_found_by_what_is_there() {
         let table: &[u8] = b"image,caption\na.png,red\n";
         let shard = archive(&[("0.jpg", b"p"), ("0.txt", b"red")]);
-        let cases: [(&str, Vec<(&str, &[u8])>); 4] = [
+        type Files<'a> = Vec<(&'a str, &'a [u8])>;
+        let cases: [(&str, Files<'_>); 4] = [
             ("table", vec![("captions.csv", table), ("a.png", b"")]),
             ("shards", vec![("0.tar", &shard), ("0.parquet", b"no matter")]),
             ("captions beside files", vec![("a.png", b""), ("a.txt", b"red")]),

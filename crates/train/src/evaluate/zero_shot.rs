@@ -29,33 +29,34 @@ pub struct ZeroShot {
     pub majority_share: f64,
 }
 
-/// The names of classes and the class of each item that has one, by the place of its vector.
-fn classes_of(
-    data: &DataSet,
-    items: &Items,
-    given: Option<&[String]>,
-) -> Result<Option<(Vec<String>, Vec<(usize, u32)>)>> {
-    let labelled: Vec<(usize, u32)> =
-        items.records.iter().filter_map(|(record, place)| Some((*place, record.label?))).collect();
-    let (names, numbers): (Vec<String>, Vec<u32>) = match given {
-        _ if labelled.is_empty() => {
-            return match given {
-                Some(_) => Err(Error::Invalid(format!("{}: classes are named, but no item has one", data.name()))),
-                None => Ok(None),
-            };
+/// What items are sorted by.
+struct Classes {
+    names: Vec<String>,
+    /// Places of vectors, each with its class.
+    labelled: Vec<(usize, u32)>,
+}
+
+/// The classes of a data set; `None` where it has none, or numbers without names.
+fn classes_of(data: &DataSet, items: &Items, given: Option<&[String]>) -> Result<Option<Classes>> {
+    let records = items.records.iter();
+    let mut labelled: Vec<(usize, u32)> = records.filter_map(|(record, place)| Some((*place, record.label?))).collect();
+    let names = match given {
+        Some(_) if labelled.is_empty() => {
+            return Err(Error::Invalid(format!("{}: classes are named, but no item has one", data.name())));
         }
-        None if data.labels().is_empty() => return Ok(None),
-        None => (data.labels().to_vec(), labelled.iter().map(|(_, label)| *label).collect()),
+        None if labelled.is_empty() || data.labels().is_empty() => return Ok(None),
+        None => data.labels(),
         Some(given) => {
-            let number = |label: &u32| number_of(data, *label, given);
-            (given.to_vec(), labelled.iter().map(|(_, label)| number(label)).collect::<Result<_>>()?)
+            for (_, label) in &mut labelled {
+                *label = number_of(data, *label, given)?;
+            }
+            given
         }
     };
-    let mut found: Vec<(usize, u32)> = labelled.iter().map(|(place, _)| *place).zip(numbers).collect();
-    found.sort_unstable();
+    labelled.sort_unstable();
     // The same content under several names counts once.
-    found.dedup();
-    Ok(Some((names, found)))
+    labelled.dedup();
+    Ok(Some(Classes { names: names.to_vec(), labelled }))
 }
 
 /// The place among `given` names of the data's class with this number: by its name, or by the number itself.
@@ -101,7 +102,9 @@ pub(super) fn zero_shot(
     options: &Options,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Option<ZeroShot>> {
-    let Some((names, labelled)) = classes_of(data, items, options.classes.as_deref())? else { return Ok(None) };
+    let Some(Classes { names, labelled }) = classes_of(data, items, options.classes.as_deref())? else {
+        return Ok(None);
+    };
     if !job.model.modalities().contains(&Modality::Text) {
         return Ok(None);
     }

@@ -1,7 +1,7 @@
 //! Data sets of the gallery's drawings in every form, and the built-in model.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crossmodal_models::{ClipModel, LoadOptions, load_clip};
 use crossmodal_train::data::{Columns, DataSet, RightColumn};
@@ -65,6 +65,8 @@ pub fn open(path: &Path) -> DataSet {
     DataSet::open(path.to_str().unwrap(), &Columns::default()).unwrap()
 }
 
+/// The built-in model, loaded once for all tests of a program.
 pub fn mini() -> Arc<ClipModel> {
-    Arc::new(load_clip("mini", &LoadOptions::default()).unwrap())
+    static MINI: OnceLock<Arc<ClipModel>> = OnceLock::new();
+    MINI.get_or_init(|| Arc::new(load_clip("mini", &LoadOptions::default()).unwrap())).clone()
 }

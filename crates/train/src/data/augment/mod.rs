@@ -118,10 +118,8 @@ impl Augmentation {
     /// Augments a decoded, upright picture and brings it to the size of `framing`. Without a [`Background`], `alpha` says what transparent parts
     /// become: white, or what the picture hides there (black, where an affine part has uncovered the ground).
     pub fn apply(&self, picture: &Picture, framing: &Framing, alpha: AlphaRule, random: &mut Random) -> RgbPixels {
-        let region = match &self.crop {
-            Some(crop) => Some(crop.region((picture.width, picture.height), random)),
-            None => None,
-        };
+        let size = (picture.width, picture.height);
+        let region = self.crop.as_ref().map(|crop| crop.region(size, random));
         let mut canvas = framing.frame(picture, region.as_ref());
         if random.chance(self.mirror) {
             canvas.mirror();
