@@ -7,6 +7,7 @@
 use rten_simd::ops::{BitOps, FloatOps, IntOps, NumOps};
 use rten_simd::{Isa, Simd, SimdOp};
 
+use crate::instructions::run;
 use crate::matrix::SharedRows;
 use crate::team::Crew;
 
@@ -126,7 +127,7 @@ impl Nonlinearity {
 
     /// Applies the non-linearity to each element.
     pub fn apply(self, x: &mut [f32]) {
-        Elements { nonlinearity: self, x }.dispatch();
+        run(Elements { nonlinearity: self, x });
     }
 }
 
@@ -141,7 +142,7 @@ pub fn chain(crew: Crew<'_>, nonlinearity: Nonlinearity, gradient: &[f32], x: &m
         let range = piece * PIECE..gradient.len().min((piece + 1) * PIECE);
         // SAFETY: each piece has its own elements.
         let x = unsafe { x.rows(range.clone()) };
-        Chain { nonlinearity, gradient: &gradient[range], x }.dispatch();
+        run(Chain { nonlinearity, gradient: &gradient[range], x });
     });
 }
 
@@ -224,6 +225,7 @@ impl SimdOp for Elements<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::instructions::everywhere;
 
     #[test]
     fn equal_their_formulas() {
@@ -277,21 +279,23 @@ mod tests {
         let x: Vec<f32> = (0..1003).map(|i| (i as f32 - 501.0) / 60.0).collect();
         let gradient = crate::testing::numbers(x.len(), 1);
         for nonlinearity in [Nonlinearity::QuickGelu, Nonlinearity::Gelu, Nonlinearity::GeluTanh] {
-            let mut found = x.clone();
-            chain(Crew::Solo, nonlinearity, &gradient, &mut found);
-            for ((x, gradient), found) in x.iter().zip(&gradient).zip(&found) {
-                let at = f64::from(*x);
-                let slope = match nonlinearity {
-                    Nonlinearity::QuickGelu => central(&quick, at),
-                    Nonlinearity::Gelu => cumulative(at) + at * density(at),
-                    Nonlinearity::GeluTanh => central(&tanh, at),
-                };
-                let expected = slope * f64::from(*gradient);
-                assert!(
-                    (f64::from(*found) - expected).abs() < 4e-6,
-                    "{nonlinearity:?} at {x}: {found}, not {expected}"
-                );
-            }
+            everywhere(|| {
+                let mut found = x.clone();
+                chain(Crew::Solo, nonlinearity, &gradient, &mut found);
+                for ((x, gradient), found) in x.iter().zip(&gradient).zip(&found) {
+                    let at = f64::from(*x);
+                    let slope = match nonlinearity {
+                        Nonlinearity::QuickGelu => central(&quick, at),
+                        Nonlinearity::Gelu => cumulative(at) + at * density(at),
+                        Nonlinearity::GeluTanh => central(&tanh, at),
+                    };
+                    let expected = slope * f64::from(*gradient);
+                    assert!(
+                        (f64::from(*found) - expected).abs() < 4e-6,
+                        "{nonlinearity:?} at {x}: {found}, not {expected}"
+                    );
+                }
+            });
         }
     }
 

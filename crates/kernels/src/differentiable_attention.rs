@@ -11,6 +11,7 @@ use rten_simd::{Isa, SimdOp};
 
 use crate::activation::exp;
 use crate::gemm::{Operands, PANEL, Tile, at_least, eight_rows, groups, multiply, shape};
+use crate::instructions::run;
 use crate::matrix::SharedRows;
 use crate::team::Crew;
 
@@ -125,7 +126,7 @@ impl<'a> Attention<'a> {
             SCRATCH.with_borrow_mut(|scratch| {
                 for head in first..self.heads.min(first + at_a_time) {
                     let head = Head { attention: self, sequence, head };
-                    Forward { head, out, statistics, scratch }.dispatch();
+                    run(Forward { head, out, statistics, scratch });
                 }
             });
         });
@@ -157,7 +158,7 @@ impl<'a> Attention<'a> {
             SCRATCH.with_borrow_mut(|scratch| {
                 for head in first..self.heads.min(first + at_a_time) {
                     let head = Head { attention: self, sequence, head };
-                    Backward { head, statistics, d_out, dq, dk, scratch }.dispatch();
+                    run(Backward { head, statistics, d_out, dq, dk, scratch });
                 }
             });
         });
@@ -457,11 +458,11 @@ impl SimdOp for Backward<'_> {
                 scores(isa, rows, (q.as_ptr(), padded), (key_panels, head_width), shares, stride, used);
                 scores(isa, rows, (d_mixed.as_ptr(), padded), (value_panels, head_width), d_scores, stride, used);
             }
-            for query in from..end {
-                let cells = (query - from) * stride..(query - from) * stride + used * PANEL;
-                let own = head.seen(query + 1);
-                mask_scores(&head, query, &mut shares[cells.clone()], own);
-                through_softmax(isa, &mut shares[cells.clone()], &mut d_scores[cells], statistics[query], own);
+            for (row, statistics) in statistics[from..end].iter().enumerate() {
+                let cells = row * stride..row * stride + used * PANEL;
+                let own = head.seen(from + row + 1);
+                mask_scores(&head, from + row, &mut shares[cells.clone()], own);
+                through_softmax(isa, &mut shares[cells.clone()], &mut d_scores[cells], *statistics, own);
             }
             // SAFETY: whole tiles of gradients of scores, rows of whole panels of all keys; the head's columns are its own.
             unsafe {

@@ -7,6 +7,7 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 use crate::gemm::{Normalisation, normalise};
+use crate::instructions::run;
 use crate::matrix::SharedRows;
 use crate::team::Crew;
 
@@ -25,7 +26,7 @@ pub fn statistics(crew: Crew<'_>, x: &[f32], width: usize, eps: f32, statistics:
         let rows = piece * PIECE_ROWS..count.min((piece + 1) * PIECE_ROWS);
         // SAFETY: each piece has its own rows.
         let out = unsafe { flat.rows(rows.clone()) };
-        Statistics { x: &x[rows.start * width..rows.end * width], width, eps, out }.dispatch();
+        run(Statistics { x: &x[rows.start * width..rows.end * width], width, eps, out });
     });
 }
 
@@ -78,7 +79,7 @@ pub fn forward(crew: Crew<'_>, x: &[f32], norm: Normalisation<'_>, out: &mut [f3
         // SAFETY: each piece has its own rows.
         let out = unsafe { out.rows(rows.clone()) };
         let norm = Normalisation { statistics: &norm.statistics[rows.clone()], ..norm };
-        Forward { x: &x[rows.start * width..rows.end * width], norm, out }.dispatch();
+        run(Forward { x: &x[rows.start * width..rows.end * width], norm, out });
     });
 }
 
@@ -135,7 +136,7 @@ impl NormGradient<'_> {
             let elements = rows.start * width..rows.end * width;
             let norm = Normalisation { statistics: &self.norm.statistics[rows], ..self.norm };
             let gradient = NormGradient { x: &self.x[elements.clone()], dy: &self.dy[elements], norm };
-            Backward { gradient, dx, sums }.dispatch();
+            run(Backward { gradient, dx, sums });
         });
         if let Some((weight, bias)) = parameters {
             for sums in partial.chunks_exact(2 * width) {
@@ -238,6 +239,7 @@ fn input_gradient<I: Isa>(isa: I, x: &[f32], dy: &[f32], [mean, reciprocal]: [f3
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::instructions::everywhere;
     use crate::team::Team;
     use crate::testing::{close, numbers};
 
@@ -276,7 +278,7 @@ mod tests {
             };
             let team = Team::new(3);
             let session = team.session();
-            for crew in [Crew::Solo, Crew::Team(&session)] {
+            let check = |crew: Crew<'_>| {
                 let mut found = vec![[0.0; 2]; rows];
                 statistics(crew, &x, width, EPS, &mut found);
                 let norm = Normalisation { statistics: &found, weight: &weight, bias: &bias };
@@ -301,7 +303,9 @@ mod tests {
                 let (mut dw_again, mut db_again) = (vec![2.0; width], vec![3.0; width]);
                 gradient.run(crew, None, Some((&mut dw_again, &mut db_again)));
                 assert_eq!((dw_again, db_again), (dw, db));
-            }
+            };
+            everywhere(|| check(Crew::Solo));
+            check(Crew::Team(&session));
         }
     }
 }

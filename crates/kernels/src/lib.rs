@@ -10,6 +10,7 @@ pub mod codes;
 pub mod differentiable_attention;
 pub mod distance;
 pub mod gemm;
+mod instructions;
 pub mod layer_norm;
 mod lease;
 mod mapped;

@@ -3,6 +3,7 @@
 use rten_simd::{Isa, SimdOp};
 
 use crate::gemm::{Finish, PackedWeight, Rows, Target, Then, Weight, product};
+use crate::instructions::run;
 use crate::matrix::SharedRows;
 use crate::team::Crew;
 
@@ -52,7 +53,7 @@ impl AdamW {
             let range = piece * PIECE..count.min((piece + 1) * PIECE);
             // SAFETY: each piece has its own elements.
             let [parameters, first, second] = parts.map(|part| unsafe { part.rows(range.clone()) });
-            Adam { settings: self, rate, root, parameters, gradients: &gradients[range], first, second }.dispatch();
+            run(Adam { settings: self, rate, root, parameters, gradients: &gradients[range], first, second });
         });
     }
 }
@@ -94,7 +95,7 @@ pub fn sum_of_squares(crew: Crew<'_>, values: &[f32]) -> f64 {
     let shared = SharedRows::of(&mut sums, 2);
     crew.for_each(pieces, |piece| {
         let values = &values[piece * PIECE..values.len().min((piece + 1) * PIECE)];
-        let sum = Squares(values).dispatch();
+        let sum = run(Squares(values));
         // A double as two floats, the second what the first leaves out.
         let high = sum as f32;
         let low = if high.is_finite() { (sum - f64::from(high)) as f32 } else { 0.0 };

@@ -35,10 +35,10 @@ impl Pictures<'_> {
         let out = SharedRows::of(out, size);
         crew.for_each(batch, |at| {
             let pixels = &pixels[at * picture..][..picture];
-            for row in at * count..(at + 1) * count {
-                let (top, left) = (wanted[row] as usize / columns * side, wanted[row] as usize % columns * side);
+            for (number, patch) in wanted[at * count..(at + 1) * count].iter().enumerate() {
+                let (top, left) = (*patch as usize / columns * side, *patch as usize % columns * side);
                 // SAFETY: each picture has its own rows.
-                let out = unsafe { out.cells(row, 0..size) };
+                let out = unsafe { out.cells(at * count + number, 0..size) };
                 for (line, out) in out.chunks_exact_mut(side).enumerate() {
                     let from = (line / side * height + top + line % side) * width + left;
                     out.copy_from_slice(&pixels[from..from + side]);

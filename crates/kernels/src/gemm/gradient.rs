@@ -8,6 +8,7 @@ use super::pack::{pack_steps, steps_size};
 use super::rows::Rows;
 use super::tile::{MAX_ROWS, Operands, PANEL, Tile, groups, multiply, shape};
 use super::{SCRATCH, Scratch, at_least, expect};
+use crate::instructions::run;
 use crate::matrix::SharedRows;
 use crate::team::Crew;
 
@@ -50,7 +51,7 @@ impl Gradient<'_> {
             let (outputs, inputs) = (part(out, down, piece / across), part(inner, across, piece % across));
             let bias = (has_bias && piece % across == 0).then_some(bias);
             SCRATCH.with_borrow_mut(|scratch| {
-                Piece { gradient: self, outputs, inputs, weight, bias, scratch }.dispatch();
+                run(Piece { gradient: self, outputs, inputs, weight, bias, scratch });
             });
         });
     }
@@ -225,7 +226,7 @@ pub fn column_sums(crew: Crew<'_>, x: Rows<'_>, accumulate: bool, out: &mut [f32
     crew.for_each(parts, |part| {
         // SAFETY: each piece has its own row.
         let sums = unsafe { shared.cells(part, 0..x.width) };
-        SumRows { x: &x, rows: part * SUM_ROWS..x.count.min((part + 1) * SUM_ROWS), sums }.dispatch();
+        run(SumRows { x: &x, rows: part * SUM_ROWS..x.count.min((part + 1) * SUM_ROWS), sums });
     });
     if !accumulate {
         out.fill(0.0);

@@ -25,6 +25,7 @@ pub(crate) use tile::{MAX_ROWS, Operands, PANEL, Tile, groups, multiply, shape};
 pub(crate) use transpose::eight_rows;
 
 use crate::activation::Nonlinearity;
+use crate::instructions::run;
 use crate::matrix::SharedRows;
 use crate::team::Crew;
 use pack::pack_rows;
@@ -113,7 +114,7 @@ pub fn product(crew: Crew<'_>, x: Rows<'_>, weight: &PackedWeight, finish: Finis
     crew.for_each(blocks, |block| {
         let rows = block * x.count / blocks..(block + 1) * x.count / blocks;
         SCRATCH.with_borrow_mut(|scratch| {
-            Block { x, weight, finish, out, column: columns.start, rows, scratch }.dispatch();
+            run(Block { x, weight, finish, out, column: columns.start, rows, scratch });
         });
     });
 }

@@ -8,6 +8,7 @@ use rten_simd::{Isa, SimdOp};
 use super::rows::Rows;
 use super::tile::PANEL;
 use super::transpose::eight_rows;
+use crate::instructions::run;
 use crate::lease::Lease;
 use crate::matrix::SharedRows;
 use crate::team::Crew;
@@ -51,7 +52,7 @@ impl PackedWeight {
         crew.for_each(panels, |panel| {
             // SAFETY: each piece has its own panel.
             let cells = unsafe { shared.cells(panel, 0..size) };
-            PackPanel { weight, depth, out, panel, cells }.dispatch();
+            run(PackPanel { weight, depth, out, panel, cells });
         });
         Self { data, depth, out }
     }

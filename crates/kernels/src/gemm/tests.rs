@@ -1,6 +1,7 @@
 //! Products and gradients of weights against sums in double precision, at awkward sizes, with everything that is fused in.
 
 use super::*;
+use crate::instructions::everywhere;
 use crate::team::Team;
 use crate::testing::{close, numbers};
 
@@ -30,9 +31,10 @@ fn reference(
     (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))).map(|(r, c)| cell(r, c)).collect()
 }
 
+/// Calls `work` with a crew of one, in each instruction set, and with one of several.
 fn crews(work: impl Fn(Crew<'_>)) {
     let team = Team::new(3);
-    work(Crew::Solo);
+    everywhere(|| work(Crew::Solo));
     work(Crew::Team(&team.session()));
 }
 
@@ -177,7 +179,9 @@ fn gradients_of_weights_and_biases_are_sums_over_rows() {
             gradient.run(crew, &mut weight, Some(&mut sums));
             close(&weight, &expected, 3e-6 * rows as f64);
             close(&sums, &bias, 3e-6 * rows as f64);
-            assert_eq!((&weight, &sums), (&solo.0, &solo.1), "sums depend on the number of threads");
+            if crew.threads() > 1 {
+                assert_eq!((&weight, &sums), (&solo.0, &solo.1), "sums depend on the number of threads");
+            }
             Gradient { scale: 0.5, accumulate: true, ..gradient }.run(crew, &mut weight, Some(&mut sums));
             let more: Vec<f64> = expected.iter().map(|x| 1.5 * x).collect();
             close(&weight, &more, 5e-6 * rows as f64);

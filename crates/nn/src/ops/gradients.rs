@@ -47,7 +47,7 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
 /// What an operation returns as the gradient of an operand: kept aside for a variable while [`backward`] runs.
 pub(crate) fn returned(operand: &Tensor, gradient: Vec<f32>) -> Result<Option<Tensor>> {
     let gradient = Tensor::from_vec(gradient, operand.shape(), operand.device())?;
-    Ok(keep_aside(operand, gradient)?)
+    keep_aside(operand, gradient)
 }
 
 /// Keeps the gradient of a variable aside while [`backward`] runs, and gives it back otherwise.
