@@ -69,7 +69,12 @@ def with_open_clip(model, pictures, captions):
     name = f"local-dir:{model.resolve()}"
     network, _, preprocess = open_clip.create_model_and_transforms(name, precision="fp32")
     network.eval()
-    tokenizer = open_clip.get_tokenizer(name)
+    merges = sorted(model.glob("bpe*.txt.gz"))
+    if merges:
+        # A vocabulary of its own, which open_clip doesn't look for by itself.
+        tokenizer = open_clip.SimpleTokenizer(bpe_path=str(merges[0]), context_length=network.context_length)
+    else:
+        tokenizer = open_clip.get_tokenizer(name)
     pixels = torch.stack([preprocess(Image.open(picture)) for picture in pictures])
     with torch.no_grad():
         return network.encode_image(pixels, normalize=True), network.encode_text(tokenizer(captions), normalize=True)
