@@ -171,14 +171,14 @@ enum Weights<'a> {
     Drawn(&'a Beginning<'a>),
 }
 
-/// Draws the elements of a canonical tensor, by its name and shape.
+/// Gives the elements of a canonical tensor, by the configuration and the tensor's name and shape.
 type Draw<'a> = dyn Fn(&ClipConfig, &str, &[usize]) -> Vec<f32> + 'a;
 
 /// How a model begins that hasn't been trained.
 pub(crate) struct Beginning<'a> {
     /// Checks that it can be begun.
     pub(crate) check: fn(&ClipConfig) -> Result<()>,
-    /// The elements of a canonical tensor, by its name and shape.
+    /// The elements of a canonical tensor.
     pub(crate) draw: &'a Draw<'a>,
 }
 

@@ -203,7 +203,7 @@ fn open(name: &ModelName, settings: &HubSettings) -> Located {
 fn path_of(located: &Located, layout: Layout) -> std::path::PathBuf {
     match &located.weights(layout).unwrap()[0].bytes {
         WeightBytes::File(path) => path.clone(),
-        WeightBytes::Static(_) | WeightBytes::Owned(_) => panic!("not a file"),
+        WeightBytes::Static(_) | WeightBytes::Owned(_) => panic!("not in a file"),
     }
 }
 

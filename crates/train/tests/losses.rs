@@ -1,7 +1,5 @@
 //! Losses beside references: fixtures where there are any, else the formulas written as plain loops, with finite differences as gradients.
 
-#![expect(clippy::needless_range_loop, reason = "formulas are written out with their indices")]
-
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -392,15 +390,15 @@ fn duplicates_are_masked_or_positive_in_the_sigmoid_loss() {
         check_loops(&SigLip, &twice(treatment), |plain| {
             let (x, y) = (rows(&plain.left), rows(&plain.right));
             let mut total = 0.0;
-            for j in 0..BATCH {
-                for k in 0..BATCH {
+            for (j, x) in x.iter().enumerate() {
+                for (k, y) in y.iter().enumerate() {
                     let sign = match treatment {
                         _ if j == k => 1.0,
                         Duplicates::Mask if same(j, k) => continue,
                         Duplicates::Positive if same(j, k) => 1.0,
                         _ => -1.0,
                     };
-                    let logit = plain.log_scale.exp() * dot(&x[j], &y[k]) + plain.bias;
+                    let logit = plain.log_scale.exp() * dot(x, y) + plain.bias;
                     total += (1.0 + (-sign * logit).exp()).ln();
                 }
             }
