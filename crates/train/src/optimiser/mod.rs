@@ -202,7 +202,7 @@ impl Slot {
                 let shape = parameter.var.dims2()?;
                 let factor = numbers.gradient_factor;
                 let stacked = parameter.stacked();
-                let direction = muon.direction(gradient, factor, &mut self.first, shape, stacked)?;
+                let direction = muon.direction(gradient, factor, &mut self.first, shape, stacked);
                 let keep = (1.0 - numbers.learning_rate * numbers.weight_decay) as f32;
                 let rate = numbers.learning_rate as f32;
                 update(&parameter.var, |values| {

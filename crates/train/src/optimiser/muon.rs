@@ -1,12 +1,7 @@
 //! Muon: momentum whose directions are all made equally long, for matrices of blocks.
 
-use candle_core::{Device, Tensor};
+use crossmodal_nn::orthogonalise;
 use serde::{Deserialize, Serialize};
-
-use crate::error::Result;
-
-/// Coefficients of the quintic iteration that takes singular values to about 1 (Jordan et al. 2024).
-const QUINTIC: (f64, f64, f64) = (3.4445, -4.7750, 2.0315);
 
 /// Settings of Muon (Jordan et al. 2024).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -33,11 +28,11 @@ impl Muon {
         momentum: &mut [f32],
         (rows, columns): (usize, usize),
         stacked: usize,
-    ) -> Result<Vec<f32>> {
+    ) -> Vec<f32> {
         let (mu, factor) = (self.momentum as f32, factor as f32);
         let new = (1.0 - self.momentum) as f32;
         // Nesterov's look ahead: the momentum as it will be after another gradient like this one.
-        let ahead: Vec<f32> = momentum
+        let mut ahead: Vec<f32> = momentum
             .iter_mut()
             .zip(gradient)
             .map(|(momentum, gradient)| {
@@ -47,31 +42,13 @@ impl Muon {
             })
             .collect();
         let rows = rows / stacked;
-        let mut direction = Vec::with_capacity(ahead.len());
-        for part in ahead.chunks(rows * columns) {
-            let matrix = Tensor::from_slice(part, (rows, columns), &Device::Cpu)?;
-            let scale = (rows as f64 / columns as f64).max(1.0).sqrt();
-            let part = (orthogonalised(&matrix, self.iterations)? * scale)?;
-            direction.extend(part.flatten_all()?.to_vec1::<f32>()?);
+        let scale = (rows as f32 / columns as f32).max(1.0).sqrt();
+        for part in ahead.chunks_mut(rows * columns) {
+            orthogonalise(part, rows, self.iterations);
+            part.iter_mut().for_each(|x| *x *= scale);
         }
-        Ok(direction)
+        ahead
     }
-}
-
-/// The nearest matrix with all singular values about 1 (0.7 to 1.2), by Newton and Schulz's iteration.
-fn orthogonalised(matrix: &Tensor, iterations: usize) -> Result<Tensor> {
-    let (rows, columns) = matrix.dims2()?;
-    let tall = rows > columns;
-    let matrix = if tall { matrix.t()?.contiguous()? } else { matrix.clone() };
-    let length = f64::from(matrix.sqr()?.sum_all()?.to_scalar::<f32>()?).sqrt();
-    let mut x = (matrix / (length + 1e-7))?;
-    let (a, b, c) = QUINTIC;
-    for _ in 0..iterations {
-        let gram = x.matmul(&x.t()?)?;
-        let polynomial = ((&gram * b)? + (gram.matmul(&gram)? * c)?)?;
-        x = ((&x * a)? + polynomial.matmul(&x)?)?;
-    }
-    Ok(if tall { x.t()?.contiguous()? } else { x })
 }
 
 #[cfg(test)]
@@ -95,7 +72,7 @@ mod tests {
         for stacked in [1, 3] {
             let gradient = numbers(rows * columns);
             let mut momentum = vec![0.0; gradient.len()];
-            let direction = muon.direction(&gradient, 0.5, &mut momentum, (rows, columns), stacked).unwrap();
+            let direction = muon.direction(&gradient, 0.5, &mut momentum, (rows, columns), stacked);
             // The first momentum is a tenth of the clipped gradient.
             let expected = gradient.iter().map(|x| 0.05 * x);
             assert!(momentum.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-7));
@@ -123,10 +100,10 @@ mod tests {
         // A rotation times known singular values.
         let (sine, cosine) = 0.7f32.sin_cos();
         let (large, small) = (3.0f32, 0.4f32);
-        let matrix = [cosine * large, -sine * small, sine * large, cosine * small];
-        let matrix = Tensor::from_slice(&matrix, (2, 2), &Device::Cpu).unwrap();
-        let found = orthogonalised(&matrix, 5).unwrap();
-        let gram = found.t().unwrap().matmul(&found).unwrap().to_vec2::<f32>().unwrap();
+        let mut matrix = [cosine * large, -sine * small, sine * large, cosine * small];
+        orthogonalise(&mut matrix, 2, 5);
+        let [a, b, c, d] = matrix;
+        let gram = [[a * a + c * c, a * b + c * d], [a * b + c * d, b * b + d * d]];
         for (i, row) in gram.iter().enumerate() {
             assert!((0.68f32.powi(2)..1.21f32.powi(2)).contains(&row[i]), "{gram:?}");
             assert!(row[1 - i].abs() < 1e-4, "{gram:?}");
