@@ -77,6 +77,22 @@ unsafe fn plain_sums(rows: usize, operands: IntOperands, tile: &mut IntTile) {
     }
 }
 
+/// The kernel in scope for a number of rows that is known only now.
+#[cfg(target_arch = "x86_64")]
+macro_rules! any_rows {
+    ($rows:ident, $operands:ident, $tile:ident) => {
+        match $rows {
+            1 => fixed::<1>($operands, $tile),
+            2 => fixed::<2>($operands, $tile),
+            3 => fixed::<3>($operands, $tile),
+            4 => fixed::<4>($operands, $tile),
+            5 => fixed::<5>($operands, $tile),
+            6 => fixed::<6>($operands, $tile),
+            _ => unreachable!("a tile has 1 to 6 rows"),
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::{
@@ -93,17 +109,7 @@ mod avx2 {
     #[target_feature(enable = "avx2")]
     pub(super) unsafe fn sums(rows: usize, operands: IntOperands, tile: &mut IntTile) {
         // SAFETY: the caller's promise, for the number of rows it gave.
-        unsafe {
-            match rows {
-                1 => fixed::<1>(operands, tile),
-                2 => fixed::<2>(operands, tile),
-                3 => fixed::<3>(operands, tile),
-                4 => fixed::<4>(operands, tile),
-                5 => fixed::<5>(operands, tile),
-                6 => fixed::<6>(operands, tile),
-                _ => unreachable!("a tile has 1 to 6 rows"),
-            }
-        }
+        unsafe { any_rows!(rows, operands, tile) }
     }
 
     #[target_feature(enable = "avx2")]
@@ -160,17 +166,7 @@ mod vnni {
     #[target_feature(enable = "avx512f,avx512vnni")]
     pub(super) unsafe fn sums(rows: usize, operands: IntOperands, tile: &mut IntTile) {
         // SAFETY: the caller's promise, for the number of rows it gave.
-        unsafe {
-            match rows {
-                1 => fixed::<1>(operands, tile),
-                2 => fixed::<2>(operands, tile),
-                3 => fixed::<3>(operands, tile),
-                4 => fixed::<4>(operands, tile),
-                5 => fixed::<5>(operands, tile),
-                6 => fixed::<6>(operands, tile),
-                _ => unreachable!("a tile has 1 to 6 rows"),
-            }
-        }
+        unsafe { any_rows!(rows, operands, tile) }
     }
 
     #[target_feature(enable = "avx512f,avx512vnni")]
@@ -217,17 +213,7 @@ mod avx_vnni {
     #[target_feature(enable = "avx2,avxvnni")]
     pub(super) unsafe fn sums(rows: usize, operands: IntOperands, tile: &mut IntTile) {
         // SAFETY: the caller's promise, for the number of rows it gave.
-        unsafe {
-            match rows {
-                1 => fixed::<1>(operands, tile),
-                2 => fixed::<2>(operands, tile),
-                3 => fixed::<3>(operands, tile),
-                4 => fixed::<4>(operands, tile),
-                5 => fixed::<5>(operands, tile),
-                6 => fixed::<6>(operands, tile),
-                _ => unreachable!("a tile has 1 to 6 rows"),
-            }
-        }
+        unsafe { any_rows!(rows, operands, tile) }
     }
 
     #[target_feature(enable = "avx2,avxvnni")]
