@@ -10,24 +10,25 @@ use crate::team::Crew;
 /// Elements that a piece of work has. Sums are made piece by piece, so that they don't depend on the number of threads.
 const PIECE: usize = 16 << 10;
 
-/// A step of AdamW (decoupled weight decay): `p -= rate * decay * p`, `m = b1 m + (1 - b1) g`, `v = b2 v + (1 - b2) g^2`,
-/// `p -= rate / (1 - b1^t) * m / (sqrt(v / (1 - b2^t)) + eps)`, in this order, as PyTorch does it.
+/// A step of AdamW (Loshchilov and Hutter 2019): `p -= rate * decay * p`, `m += (1 - b1) (g - m)`, `v = b2 v + (1 - b2) g^2`,
+/// `p -= rate / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)`, in this order, as PyTorch does it. As there, what doesn't depend on
+/// the element is computed in double precision.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamW {
     /// Learning rate of this step.
-    pub rate: f32,
+    pub rate: f64,
     /// Decay of the first moment.
-    pub beta1: f32,
+    pub beta1: f64,
     /// Decay of the second moment.
-    pub beta2: f32,
+    pub beta2: f64,
     /// Added to the root of the second moment.
-    pub eps: f32,
+    pub eps: f64,
     /// Weight decay.
-    pub decay: f32,
+    pub decay: f64,
     /// Factor of the gradient, such as that of clipping.
-    pub gradient_scale: f32,
+    pub gradient_scale: f64,
     /// Number of this step, from 1 on.
-    pub step: u32,
+    pub step: u64,
 }
 
 impl AdamW {
@@ -46,24 +47,46 @@ impl AdamW {
         let count = parameters.len();
         assert!([gradients.len(), first.len(), second.len()] == [count; 3], "slices differ in length");
         let parts = [parameters, first, second].map(|slice| SharedRows::of(slice, 1));
-        let correction = |beta: f32| 1.0 - f64::from(beta).powf(f64::from(self.step));
-        let rate = (f64::from(self.rate) / correction(self.beta1)) as f32;
-        let root = (1.0 / correction(self.beta2).sqrt()) as f32;
+        let power = i32::try_from(self.step).unwrap_or(i32::MAX);
+        let numbers = Numbers {
+            kept: (1.0 - self.rate * self.decay) as f32,
+            rate: (self.rate / (1.0 - self.beta1.powi(power))) as f32,
+            root: (1.0 - self.beta2.powi(power)).sqrt() as f32,
+            new1: (1.0 - self.beta1) as f32,
+            beta2: self.beta2 as f32,
+            new2: (1.0 - self.beta2) as f32,
+            eps: self.eps as f32,
+            gradient_scale: self.gradient_scale as f32,
+        };
         crew.for_each(count.div_ceil(PIECE), |piece| {
             let range = piece * PIECE..count.min((piece + 1) * PIECE);
             // SAFETY: each piece has its own elements.
             let [parameters, first, second] = parts.map(|part| unsafe { part.rows(range.clone()) });
-            run(Adam { settings: self, rate, root, parameters, gradients: &gradients[range], first, second });
+            run(Adam { numbers, parameters, gradients: &gradients[range], first, second });
         });
     }
 }
 
-struct Adam<'a> {
-    settings: &'a AdamW,
+/// What a step of AdamW does to every element.
+#[derive(Clone, Copy)]
+struct Numbers {
+    /// What weight decay leaves.
+    kept: f32,
     /// Learning rate over the correction of the first moment.
     rate: f32,
-    /// Reciprocal root of the correction of the second moment.
+    /// Root of the correction of the second moment.
     root: f32,
+    /// Share of the new in the first moment.
+    new1: f32,
+    beta2: f32,
+    /// Share of the new in the second moment.
+    new2: f32,
+    eps: f32,
+    gradient_scale: f32,
+}
+
+struct Adam<'a> {
+    numbers: Numbers,
     parameters: &'a mut [f32],
     gradients: &'a [f32],
     first: &'a mut [f32],
@@ -75,15 +98,14 @@ impl SimdOp for Adam<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, _isa: I) {
-        let AdamW { rate: plain_rate, beta1, beta2, eps, decay, gradient_scale, .. } = *self.settings;
-        let kept = 1.0 - plain_rate * decay;
+        let Numbers { kept, rate, root, new1, beta2, new2, eps, gradient_scale } = self.numbers;
         let state = self.first.iter_mut().zip(self.second.iter_mut());
         // Plain code, which the compiler turns into vectors of the instruction set that this is compiled for; there is no root in `ops`.
         for ((parameter, gradient), (first, second)) in self.parameters.iter_mut().zip(self.gradients).zip(state) {
             let gradient = gradient * gradient_scale;
-            *first = beta1 * *first + (1.0 - beta1) * gradient;
-            *second = beta2 * *second + (1.0 - beta2) * gradient * gradient;
-            *parameter = *parameter * kept - self.rate * *first / (second.sqrt() * self.root + eps);
+            *first += new1 * (gradient - *first);
+            *second = *second * beta2 + new2 * gradient * gradient;
+            *parameter = *parameter * kept - rate * *first / (second.sqrt() / root + eps);
         }
     }
 }
@@ -185,7 +207,7 @@ mod tests {
                 let (mut found, mut first, mut second) = (start.clone(), vec![0.0; count], vec![0.0; count]);
                 let mut expected: Vec<[f64; 3]> = start.iter().map(|p| [f64::from(*p), 0.0, 0.0]).collect();
                 for step in 1..=4 {
-                    let gradients = numbers(count, 10 + u64::from(step));
+                    let gradients = numbers(count, 10 + step);
                     let settings =
                         AdamW { rate: 0.01, beta1: 0.9, beta2: 0.98, eps: 1e-6, decay: 0.2, gradient_scale: 0.5, step };
                     settings.run(crew, &mut found, &gradients, &mut first, &mut second);

@@ -26,7 +26,7 @@ pub use crossmodal_kernels::keep_freed_memory;
 pub use crossmodal_kernels::optimiser::AdamW;
 pub use linear::{Adapter, Linear};
 pub use norm::{LayerNorm, l2_normalise};
-pub use ops::{Moments, adamw_step, assemble_tokens, backward, embed_tokens, orthogonalise, take_rows, take_tokens};
+pub use ops::{adamw, assemble_tokens, backward, embed_tokens, orthogonalise, take_rows, take_tokens};
 pub use packed::{Observer, PackedBlock, Pooled, Workspace, query_gain, run_blocks};
 pub use patch::PatchEmbedding;
 pub use position::{GridResize, resize_grid_positions, resize_sequence_positions};

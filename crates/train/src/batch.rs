@@ -1,12 +1,16 @@
 //! What the data side hands to the loop.
 
-use crossmodal_media::PixelTensor;
+use crossmodal_media::{ImagePrep, PixelTensor, RgbPixels};
+use rayon::prelude::*;
 
 use crate::error::Result;
 
 /// One half of the pairs of a batch, ready for a tower.
 #[derive(Debug, Clone)]
 pub enum Side {
+    /// Pictures of one size, resized and cropped, that the model is still to rescale and normalise. They take a quarter of the memory of
+    /// [`Pixels`](Self::Pixels).
+    Pictures(Vec<RgbPixels>),
     /// Prepared pictures, all of one size.
     Pixels(Vec<PixelTensor>),
     /// Token ids, with begin and end tokens and without padding.
@@ -17,6 +21,7 @@ impl Side {
     /// How many samples there are.
     pub fn len(&self) -> usize {
         match self {
+            Self::Pictures(pictures) => pictures.len(),
             Self::Pixels(pictures) => pictures.len(),
             Self::Tokens(texts) => texts.len(),
         }
@@ -26,6 +31,11 @@ impl Side {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Rescales and normalises pictures, as a tower takes them.
+pub(crate) fn normalised(pictures: &[RgbPixels], prep: &ImagePrep) -> Vec<PixelTensor> {
+    pictures.par_iter().map(|picture| prep.normalise(picture)).collect()
 }
 
 /// Pairs that belong together: sample `i` of `left` goes with sample `i` of `right`.

@@ -10,7 +10,7 @@ use crossmodal_models::weights::WeightType;
 use crossmodal_nn::l2_normalise;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::Side;
+use crate::batch::{Side, normalised};
 use crate::error::{Error, Result};
 use crate::gradients;
 use crate::loss::Temperature;
@@ -271,11 +271,13 @@ impl Model {
     /// # Errors
     /// Samples that the model can't take.
     pub fn embed(&self, side: &Side, samples: Range<usize>, kept: Option<&[Vec<u32>]>) -> Result<Tensor> {
+        let kept = |samples: Range<usize>| kept.map(|kept| &kept[samples]);
         let native = match side {
-            Side::Pixels(pictures) => {
-                let kept = kept.map(|kept| &kept[samples.clone()]);
-                self.clip.embed_pixels(&pictures[samples], kept)?
+            Side::Pictures(pictures) => {
+                let pixels = normalised(&pictures[samples.clone()], self.clip.prep());
+                self.clip.embed_pixels(&pixels, kept(samples))?
             }
+            Side::Pixels(pictures) => self.clip.embed_pixels(&pictures[samples.clone()], kept(samples))?,
             Side::Tokens(texts) => self.clip.embed_tokens(&texts[samples])?,
         };
         Ok(l2_normalise(&native)?)

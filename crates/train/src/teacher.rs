@@ -4,7 +4,7 @@ use crossmodal_models::{CancelToken, ClipModel, Embedder, LoadOptions, load_clip
 
 use candle_core::{Device, Tensor};
 
-use crate::batch::{Batch, Side};
+use crate::batch::{Batch, Side, normalised};
 use crate::error::{Error, Result};
 use crate::loss::Teacher;
 use crate::model::Model;
@@ -51,6 +51,7 @@ impl TeacherModel {
     pub fn look(&self, batch: &Batch, device: &Device, cancel: &CancelToken) -> Result<Teacher> {
         let embed = |side: &Side| -> Result<Tensor> {
             let vectors = match side {
+                Side::Pictures(pictures) => self.clip.encode_pixels(&normalised(pictures, self.clip.prep()), cancel)?,
                 Side::Pixels(pictures) => self.clip.encode_pixels(pictures, cancel)?,
                 Side::Tokens(texts) => self.clip.encode_tokens(texts, cancel)?,
             };

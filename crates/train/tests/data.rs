@@ -12,14 +12,15 @@ use crossmodal_train::data::{CaptionChoice, Columns, DataSet, Distinct, Inputs, 
 use crossmodal_train::{Batch, BatchSource, Position, Side};
 use support::{archive, drawings, folder, mini, open};
 
-/// Everything in a batch, with floats by their bits.
+/// Everything in a batch.
 type Content = (Vec<String>, Vec<Vec<u32>>, Vec<Vec<u32>>, Vec<Vec<u32>>, Vec<u64>, Vec<u64>, Option<Vec<u32>>, usize);
 
 fn side(side: &Side) -> Vec<Vec<u32>> {
     match side {
-        Side::Pixels(pictures) => {
-            pictures.iter().map(|picture| picture.data.iter().map(|value| value.to_bits()).collect()).collect()
+        Side::Pictures(pictures) => {
+            pictures.iter().map(|picture| picture.data.iter().map(|value| u32::from(*value)).collect()).collect()
         }
+        Side::Pixels(_) => panic!("pictures are normalised by the model"),
         Side::Tokens(texts) => texts.clone(),
     }
 }
@@ -196,10 +197,11 @@ fn pictures_without_augmentation_are_the_models_own() {
     let ((_folder, [table, ..]), model) = (forms(), mini());
     let options = LoaderOptions { shuffle: false, batch_size: 4, ..LoaderOptions::default() };
     let batch = Loader::new(&table, Inputs::of(&model), &options).unwrap().next_batch().unwrap().unwrap();
-    let Side::Pixels(pictures) = &batch.left else { panic!("expected pictures") };
+    let Side::Pictures(pictures) = &batch.left else { panic!("expected pictures") };
     let Side::Tokens(texts) = &batch.right else { panic!("expected tokens") };
     for ((picture, tokens), record) in pictures.iter().zip(texts).zip(table.records().unwrap()) {
-        assert_eq!(*picture, model.prep().tensor(&record.left.read().unwrap()).unwrap());
+        let own = model.prep().tensor(&record.left.read().unwrap()).unwrap();
+        assert_eq!(model.prep().normalise(picture), own);
         let captions = record.right.iter().map(|right| right.location.text().unwrap());
         let known: Vec<Vec<u32>> = captions.map(|text| model.tokenizer().encode(text).unwrap().ids).collect();
         assert!(known.contains(tokens));

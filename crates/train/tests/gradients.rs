@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use candle_core::Device;
-use crossmodal_media::PixelTensor;
+use crossmodal_media::{PixelTensor, RgbPixels};
 use crossmodal_models::LoadOptions;
 use crossmodal_train::grad_cache::{Outcome, View, gradients};
 use crossmodal_train::gradients::with_values;
@@ -58,6 +58,21 @@ fn batch(model: &Model) -> Batch {
         concepts: Some(vec![0, 1, 2, 3, 2, 4]),
         skipped: Vec::new(),
     }
+}
+
+#[test]
+fn pictures_become_what_the_model_prepares() {
+    let model = open(MODELS[0], &Selection::default());
+    let (height, width) = model.clip().config().vision.image_size;
+    let (height, width) = (height as u32, width as u32);
+    let picture = |number: usize| {
+        let bytes = (0..3 * width as usize * height as usize).map(|at| (at * (37 + number) % 251) as u8);
+        RgbPixels { width, height, data: bytes.collect() }
+    };
+    let pictures: Vec<RgbPixels> = (0..3).map(picture).collect();
+    let pixels = pictures.iter().map(|picture| model.clip().prep().normalise(picture)).collect();
+    let embed = |side: &Side| model.embed(side, 1..3, None).unwrap().to_vec2::<f32>().unwrap();
+    assert_eq!(embed(&Side::Pictures(pictures)), embed(&Side::Pixels(pixels)));
 }
 
 #[test]

@@ -23,7 +23,7 @@ use candle_core::{CpuStorage, DType, Error, Layout, Result, Storage, StorageRef,
 use crossmodal_kernels::team::{Crew, Session, Team};
 
 pub use gradients::backward;
-pub use optimiser::{Moments, adamw_step, orthogonalise};
+pub use optimiser::{adamw, orthogonalise};
 pub use rows::{take_rows, take_tokens};
 pub use tokens::{assemble_tokens, embed_tokens};
 

@@ -46,6 +46,8 @@ pub struct Said {
     pub concept: Option<String>,
     /// Class by name.
     pub label: Option<String>,
+    /// How often a pass takes the item on average.
+    pub weight: Option<f32>,
 }
 
 /// Records under way.
@@ -73,16 +75,16 @@ pub struct Collected {
 }
 
 impl Collector {
-    /// Adds what is said about the item known by `known_by`. What is said of one item in several places is joined; a class or a concept that
-    /// differs from what was said first is left out and listed.
+    /// Adds what is said about the item known by `known_by`. What is said of one item in several places is joined; a class, a concept
+    /// or a weight that differs from what was said first is left out and listed.
     pub fn add(&mut self, known_by: &str, left: Location, said: Said) {
         let identity = hash_of(known_by.as_bytes());
         let concept = said.concept.map(|name| self.concepts.number(&name));
         let label = said.label.map(|name| self.labels.number(&name));
         let Some(place) = self.places.get(&identity) else {
             self.places.insert(identity, self.records.len());
-            let key = shortened(known_by);
-            self.records.push(Record { key, identity, left, right: said.right, concept, label });
+            let (key, weight) = (shortened(known_by), said.weight.unwrap_or(1.0));
+            self.records.push(Record { key, identity, left, right: said.right, concept, label, weight });
             return;
         };
         let record = &mut self.records[*place];
@@ -103,6 +105,9 @@ impl Collector {
                 }
                 (Some(_), _) => {}
             }
+        }
+        if said.weight.is_some_and(|weight| weight != record.weight) {
+            self.skipped.add(known_by, "a second weight of one item; the first one holds".to_owned());
         }
     }
 
@@ -152,7 +157,8 @@ mod tests {
     fn rows_about_one_item_are_joined() {
         let mut collector = Collector::default();
         let left = || Location::File(Path::new("a.png").into());
-        let said = |caption: &str, label: &str| Said { right: text(caption), concept: None, label: Some(label.into()) };
+        let said =
+            |caption: &str, label: &str| Said { right: text(caption), label: Some(label.into()), ..Said::default() };
         collector.add("a.png", left(), said("red", "fruit"));
         collector.add("b.png", left(), said("blue", "flower"));
         collector.add("a.png", left(), said("round", "fruit"));

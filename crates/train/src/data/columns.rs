@@ -10,11 +10,14 @@ use serde_json::Value;
 use super::collect::{Collected, Collector, Said, known_by};
 use super::modality_of;
 use super::record::{Counterpart, Location};
-use super::table::{self, Row, ending, wrong};
+use super::table::{self, Entry, Row, ending, wrong};
 use crate::error::{Error, Result};
 
 /// Rows that are looked at to learn what columns there are.
 const LOOKED_AT: usize = 64;
+
+/// How often a pass takes an item at most.
+const MOST_WEIGHT: f32 = 1000.0;
 
 /// Names of a column of pictures or of other files, in the order of preference. `key` isn't among them: it names no file.
 const FILE_NAMES: [&str; 11] =
@@ -90,6 +93,8 @@ pub struct Columns {
     pub label: Option<String>,
     /// Concept of an item: several items may show the same.
     pub concept: Option<String>,
+    /// How often a pass of training takes an item on average: 0.5 every other time, 2 twice; 1 where a row says nothing. Never recognised by its name.
+    pub weight: Option<String>,
     /// What the two sides are, where that isn't recognised by names and endings.
     pub modalities: Option<(Modality, Modality)>,
 }
@@ -101,6 +106,7 @@ struct Settled {
     right: Vec<RightColumn>,
     label: Option<String>,
     concept: Option<String>,
+    weight: Option<String>,
     modalities: (Modality, Modality),
 }
 
@@ -151,7 +157,7 @@ impl Columns {
         let mut seen = std::collections::HashSet::new();
         names.retain(|name| seen.insert(*name));
         let has = |name: &str| rows.iter().any(|(_, row)| value(row, name).is_some());
-        let given = [&self.left, &self.label, &self.concept].into_iter().flatten().map(String::as_str);
+        let given = [&self.left, &self.label, &self.concept, &self.weight].into_iter().flatten().map(String::as_str);
         if let Some(name) = given.chain(self.right.iter().map(|column| column.name.as_str())).find(|name| !has(name)) {
             return Err(missing(path, &format!("no column {name:?}"), &names));
         }
@@ -180,27 +186,44 @@ impl Columns {
         };
         let label = self.label.clone().or_else(|| first_of(&LABEL_NAMES));
         let concept = self.concept.clone().or_else(|| first_of(&CONCEPT_NAMES));
-        Ok(Settled { left, right, label, concept, modalities })
+        Ok(Settled { left, right, label, concept, weight: self.weight.clone(), modalities })
     }
 
-    /// Reads the samples of a table. Rows without one of the two sides are left out and listed.
+    /// Reads the samples of a table. Malformed rows and rows without one of the two sides are left out and listed.
     ///
     /// # Errors
-    /// A table that can't be read, a malformed row, or columns that aren't there or can't be recognised: the message lists those that are.
+    /// A table that can't be read, or columns that aren't there or can't be recognised: the message lists those that are.
     pub fn read(&self, path: &Path) -> Result<TableSamples> {
         let mut rows = table::rows(path)?;
-        let first: Vec<(u64, Row)> = rows.by_ref().take(LOOKED_AT).collect::<Result<_>>()?;
+        let mut collector = Collector::default();
+        let place = |number: u64| format!("{}:{number}", path.display());
+        let mut first = Vec::new();
+        while first.len() < LOOKED_AT
+            && let Some(entry) = rows.next()
+        {
+            match entry? {
+                (number, Entry::Row(row)) => first.push((number, row)),
+                (number, Entry::Malformed(reason)) => collector.skipped.add(&place(number), reason),
+            }
+        }
         if first.is_empty() {
-            return Err(Error::Invalid(format!("{}: has no rows", path.display())));
+            return Err(match collector.skipped.listed().first() {
+                Some((place, reason)) => Error::Invalid(format!("{place}: {reason}; no other row can be read either")),
+                None => Error::Invalid(format!("{}: has no rows", path.display())),
+            });
         }
         let settled = self.settle(path, &first)?;
         let base = path.parent().unwrap_or(Path::new(""));
-        let mut collector = Collector::default();
-        for row in first.into_iter().map(Ok).chain(rows) {
-            let (number, row) = row?;
-            match settled.side(&row, base) {
+        let first = first.into_iter().map(|(number, row)| Ok((number, Entry::Row(row))));
+        for entry in first.chain(rows) {
+            let (number, entry) = entry?;
+            let side = match entry {
+                Entry::Row(row) => settled.side(&row, base),
+                Entry::Malformed(reason) => Err(reason),
+            };
+            match side {
                 Ok((known, left, said)) => collector.add(&known, left, said),
-                Err(reason) => collector.skipped.add(&format!("{}:{number}", path.display()), reason),
+                Err(reason) => collector.skipped.add(&place(number), reason),
             }
         }
         Ok(TableSamples { collected: collector.finish(), right: settled.right, modalities: settled.modalities })
@@ -227,10 +250,17 @@ impl Settled {
             return Err(format!("nothing in {}", names.join(", ")));
         }
         let named = |column: &Option<String>| column.as_ref().and_then(|column| single(row, column));
-        let said = Said { right, concept: named(&self.concept), label: named(&self.label) };
+        let weight = self.weight.as_ref().and_then(|column| Some((column, single(row, column)?)));
+        let weight = weight.map(|(column, text)| weight_of(column, &text)).transpose()?;
+        let said = Said { right, concept: named(&self.concept), label: named(&self.label), weight };
         let known = if left_modality == Modality::Text { left.clone() } else { known_by(Path::new(&left)) };
         Ok((known, location(&left, left_modality, base)?, said))
     }
+}
+
+fn weight_of(column: &str, text: &str) -> std::result::Result<f32, String> {
+    let weight = text.parse().ok().filter(|weight| (0.0..=MOST_WEIGHT).contains(weight));
+    weight.ok_or_else(|| format!("column {column:?} is {text:?}, expected a number from 0 to {MOST_WEIGHT}"))
 }
 
 fn location(text: &str, modality: Modality, base: &Path) -> std::result::Result<Location, String> {
@@ -328,6 +358,26 @@ mod tests {
         let named = Columns { label: Some("klass".into()), ..Columns::default() };
         assert!(message(&named, "file,caption\na.png,apple\n").contains("no column \"klass\"; the table has"));
         assert!(message(&Columns::default(), "file,caption\n").contains("has no rows"));
+    }
+
+    #[test]
+    fn weights_are_numbers() {
+        let columns = Columns { weight: Some("often".into()), ..Columns::default() };
+        let rows = "image,caption,often\na.png,red,0.5\nb.png,blue,\nc.png,green,-1\nd.png,grey,many\na.png,round,2\n";
+        let found = read(&columns, "t.csv", rows).unwrap();
+        let weights: Vec<f32> = found.collected.records.iter().map(|record| record.weight).collect();
+        assert_eq!(weights, [0.5, 1.0]);
+        let reasons: Vec<&str> = found.collected.skipped.listed().iter().map(|(_, reason)| reason.as_str()).collect();
+        assert_eq!(
+            reasons,
+            [
+                "column \"often\" is \"-1\", expected a number from 0 to 1000",
+                "column \"often\" is \"many\", expected a number from 0 to 1000",
+                "a second weight of one item; the first one holds",
+            ]
+        );
+        let lines = r#"{"image": "a.png", "caption": "red", "often": 2.5}"#;
+        assert_eq!(read(&columns, "t.jsonl", lines).unwrap().collected.records[0].weight, 2.5);
     }
 
     #[test]

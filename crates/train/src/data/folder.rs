@@ -9,7 +9,7 @@ use super::collect::{Collected, Collector, Said, known_by};
 use super::columns::RightColumn;
 use super::modality_of;
 use super::record::{Counterpart, Location};
-use super::table::{self, ending};
+use super::table::{self, Entry, ending};
 use crate::error::{Error, Result};
 
 /// Deepest folder that is looked into.
@@ -135,7 +135,7 @@ pub fn by_class(root: &Path, listing: &Listing) -> Collected {
         };
         let caption = class.replace('_', " ");
         let right = vec![Counterpart { column: 0, location: Location::Text(caption.as_str().into()) }];
-        let said = Said { right, concept: Some(class.clone()), label: Some(class) };
+        let said = Said { right, concept: Some(class.clone()), label: Some(class), ..Said::default() };
         collector.add(&known, Location::File(path.as_path().into()), said);
     }
     collector.finish()
@@ -154,10 +154,17 @@ pub fn written_parts(root: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
 pub fn written_files(root: &Path, parts: &[(PathBuf, PathBuf)]) -> Result<Collected> {
     let mut collector = Collector::default();
     for (folder, table) in parts {
-        for row in table::rows(table)? {
-            let (number, row) = row?;
-            let text = |name: &str| row.get(name).and_then(serde_json::Value::as_str).map(str::trim);
+        for entry in table::rows(table)? {
+            let (number, entry) = entry?;
             let place = || format!("{}:{number}", table.display());
+            let row = match entry {
+                Entry::Row(row) => row,
+                Entry::Malformed(reason) => {
+                    collector.skipped.add(&place(), reason);
+                    continue;
+                }
+            };
+            let text = |name: &str| row.get(name).and_then(serde_json::Value::as_str).map(str::trim);
             let Some(key) = text("key").filter(|key| !key.is_empty()) else {
                 collector.skipped.add(&place(), "column \"key\" is empty".to_owned());
                 continue;

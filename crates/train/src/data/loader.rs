@@ -148,7 +148,8 @@ impl Loader {
 /// Batches of a pass, where the samples are at hand. The number is the same for every pass unless items repeat.
 fn batches_of_pass(data: &DataSet, options: &Arc<LoaderOptions>) -> Option<u64> {
     let items = data.items()?;
-    if options.captions == CaptionChoice::Random && options.distinct == Distinct::Item {
+    let is_even = data.records()?.iter().all(|record| record.weight == 1.0);
+    if is_even && options.captions == CaptionChoice::Random && options.distinct == Distinct::Item {
         let size = options.batch_size;
         let count = if options.keep_last { items.div_ceil(size) } else { (items / size).max(1) };
         return Some(count as u64);

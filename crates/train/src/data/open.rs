@@ -264,6 +264,9 @@ impl DataSet {
             Samples::Held(records) => {
                 for record in records.iter() {
                     hasher.update(&record.identity.to_le_bytes());
+                    if record.weight != 1.0 {
+                        hasher.update(&record.weight.to_le_bytes());
+                    }
                     for right in &record.right {
                         let text = right.location.text().map_or(&[][..], |text| text.as_bytes());
                         hasher.update(&(text.len() as u64).to_le_bytes());

@@ -24,6 +24,7 @@ const ORDER: u64 = 1;
 const BUFFER: u64 = 2;
 const CHOICE: u64 = 3;
 const WINDOW: u64 = 4;
+const OFTEN: u64 = 6;
 pub(super) const CONTENT: u64 = 5;
 
 /// Which of an item's right sides a pass takes.
@@ -151,10 +152,21 @@ pub(super) struct PlannedBatch {
     pub(super) skipped: Vec<(String, String)>,
 }
 
+/// A sample at hand.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    /// Place of its record.
+    record: u32,
+    /// Place of the record's right side, where every pair is taken.
+    right: Option<u16>,
+    /// How often this pass takes the record besides.
+    copy: u16,
+}
+
 /// The order of one pass.
 enum Order {
-    /// Samples at hand: places of records, and of their right side where every pair is taken.
-    Held { data: DataSet, order: std::vec::IntoIter<(u32, Option<u16>)> },
+    /// Samples at hand.
+    Held { data: DataSet, order: std::vec::IntoIter<Held> },
     /// Shards, through a buffer.
     Buffered { walk: Walk, buffer: Vec<Arc<Record>>, size: usize, random: Random },
     /// As it comes.
@@ -163,7 +175,7 @@ enum Order {
 
 /// What comes next in a pass.
 enum Next {
-    Sample(Arc<Record>, Option<u16>),
+    Sample(Arc<Record>, Option<u16>, u16),
     Skipped(String, String),
 }
 
@@ -172,12 +184,15 @@ impl Order {
         let mut random = Random::about(&[options.seed, ORDER, pass]);
         match data.records() {
             Some(records) => {
-                let mut order: Vec<(u32, Option<u16>)> = Vec::with_capacity(records.len());
+                let mut order: Vec<Held> = Vec::with_capacity(records.len());
                 for (record, place) in records.iter().zip(0..) {
-                    match options.captions {
-                        CaptionChoice::Random => order.push((place, None)),
-                        CaptionChoice::Every => {
-                            order.extend((0..record.right.len()).map(|right| (place, Some(right as u16))));
+                    for copy in 0..times(record, options.seed, pass) {
+                        let held = |right| Held { record: place, right, copy };
+                        match options.captions {
+                            CaptionChoice::Random => order.push(held(None)),
+                            CaptionChoice::Every => {
+                                order.extend((0..record.right.len()).map(|right| held(Some(right as u16))));
+                            }
                         }
                     }
                 }
@@ -198,12 +213,12 @@ impl Order {
     fn next(&mut self) -> Option<Next> {
         match self {
             Self::Held { data, order } => {
-                let (place, right) = order.next()?;
-                let record = data.records()?.get(place as usize)?;
-                Some(Next::Sample(record.clone(), right))
+                let held = order.next()?;
+                let record = data.records()?.get(held.record as usize)?;
+                Some(Next::Sample(record.clone(), held.right, held.copy))
             }
             Self::Plain(walk) => Some(match walk.next()? {
-                Walked::Record(record) => Next::Sample(record, None),
+                Walked::Record(record) => Next::Sample(record, None, 0),
                 Walked::Skipped(key, reason) => Next::Skipped(key, reason),
             }),
             Self::Buffered { walk, buffer, size, random } => {
@@ -218,10 +233,18 @@ impl Order {
                     return None;
                 }
                 let drawn = random.below(buffer.len());
-                Some(Next::Sample(buffer.swap_remove(drawn), None))
+                Some(Next::Sample(buffer.swap_remove(drawn), None, 0))
             }
         }
     }
+}
+
+/// How often a pass takes a record: its weight, rounded up as often as what is beyond the whole number says.
+fn times(record: &Record, seed: u64, pass: u64) -> u16 {
+    let whole = record.weight.floor();
+    let rest = record.weight - whole;
+    let more = rest > 0.0 && Random::about(&[seed, OFTEN, pass, record.identity]).chance(rest);
+    whole as u16 + u16::from(more)
 }
 
 /// A batch that is being filled.
@@ -289,7 +312,7 @@ impl Plan {
         let mut samples = Vec::with_capacity(size);
         while samples.len() < size {
             match self.order.next() {
-                Some(Next::Sample(record, right)) => samples.push(self.choose(record, right)),
+                Some(Next::Sample(record, right, copy)) => samples.push(self.choose(record, right, copy)),
                 Some(Next::Skipped(key, reason)) => self.skipped.push((key, reason)),
                 None => {
                     self.is_over = true;
@@ -352,10 +375,12 @@ impl Plan {
     }
 
     /// Chooses what is said of an item, and gives the sample its generator.
-    fn choose(&self, record: Arc<Record>, given: Option<u16>) -> PlannedSample {
+    fn choose(&self, record: Arc<Record>, given: Option<u16>, copy: u16) -> PlannedSample {
         let about = |purpose: u64| {
             let right = given.map_or(u64::MAX, u64::from);
-            Random::about(&[self.options.seed, purpose, self.pass, record.identity, right])
+            let numbers = [self.options.seed, purpose, self.pass, record.identity, right, u64::from(copy)];
+            // Without the copy's number, what is taken once is drawn as if there were no weights.
+            Random::about(&numbers[..if copy == 0 { 5 } else { 6 }])
         };
         let right = match given {
             Some(right) => vec![right],
@@ -437,6 +462,32 @@ mod tests {
         }
         let plain = LoaderOptions { shuffle: false, ..options };
         assert_eq!(pass(&data, &plain, 0)[0][1].0, "1.png");
+    }
+
+    #[test]
+    fn items_are_taken_as_often_as_their_weights_say() {
+        let columns = Columns { weight: Some("often".into()), ..Columns::default() };
+        let weights = [0.0, 0.25, 1.0, 2.5];
+        let rows: String = (0..400).map(|item| format!("{item}.png,x,{}\n", weights[item % 4])).collect();
+        let data = data(&format!("image,caption,often\n{rows}"), &columns);
+        let options = LoaderOptions { keep_last: true, ..options(50) };
+        let mut counts = [0usize; 4];
+        for number in 0..20 {
+            let mut plan = Plan::new(&data, &Arc::new(options.clone()), number);
+            let mut generators = HashSet::new();
+            while let Some(batch) = plan.next() {
+                let mut keys = HashSet::new();
+                for mut sample in batch.samples {
+                    assert!(keys.insert(sample.record.key.clone()), "{} twice in a batch", sample.record.key);
+                    assert!(generators.insert(sample.random.next_u64()));
+                    counts[sample.record.key.trim_end_matches(".png").parse::<usize>().unwrap() % 4] += 1;
+                }
+            }
+        }
+        // 100 items of each weight, 20 passes: 2,000 times the weight, a few deviations of a binomial at most.
+        let (seldom, often) = (counts[1], counts[3]);
+        assert_eq!((counts[0], counts[2]), (0, 2000));
+        assert!((420..580).contains(&seldom) && (4900..5100).contains(&often), "{counts:?}");
     }
 
     #[test]

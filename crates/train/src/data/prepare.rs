@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crossmodal_media::{ImagePrep, PixelTensor};
+use crossmodal_media::{ImagePrep, RgbPixels};
 use crossmodal_models::{ClipModel, Embedder, Modality};
 
 use super::augment::Framing;
@@ -86,7 +86,7 @@ impl Inputs {
 /// One half of a sample.
 #[derive(Debug)]
 enum Half {
-    Pixels(PixelTensor),
+    Picture(RgbPixels),
     Tokens(Vec<u32>),
 }
 
@@ -170,19 +170,19 @@ impl Preparation {
         Ok((Half::Tokens(ids), hash_of(&bytes)))
     }
 
-    /// Pixels, and the hash of the file that they come from.
+    /// A picture of the model's size, and the hash of the file that it comes from.
     fn pixels(&self, location: &Location, random: &mut Random) -> std::result::Result<(Half, u64), String> {
         let prep = self.inputs.image.as_ref().ok_or("the model takes no pictures")?;
         let bytes = location.read()?;
         let pixels = match &self.options.augmentation {
-            Some(augmentation) => augmentation.tensor(&bytes, prep, random).map_err(|error| error.to_string()),
-            None => prep.tensor(&bytes).map_err(|error| error.to_string()),
+            Some(augmentation) => augmentation.picture(&bytes, prep, random).map_err(|error| error.to_string()),
+            None => prep.apply(&bytes).map_err(|error| error.to_string()),
         };
         let pixels = pixels.map_err(|error| match location {
             Location::File(path) => format!("{}: {error}", path.display()),
             Location::Text(_) | Location::Slice { .. } => error.to_string(),
         })?;
-        Ok((Half::Pixels(pixels), hash_of(&bytes)))
+        Ok((Half::Picture(pixels), hash_of(&bytes)))
     }
 }
 
@@ -216,7 +216,7 @@ pub(super) fn assemble(
         };
         let odd = [&ready.left, &ready.right].into_iter().zip(&mut sizes).find_map(|(half, first)| match half {
             Half::Tokens(_) => None,
-            Half::Pixels(pixels) => {
+            Half::Picture(pixels) => {
                 let size = (pixels.width, pixels.height);
                 (*first.get_or_insert(size) != size).then_some(size)
             }
@@ -240,12 +240,12 @@ pub(super) fn assemble(
 }
 
 fn side(halves: Vec<Half>) -> Side {
-    let (mut pixels, mut tokens) = (Vec::new(), Vec::new());
+    let (mut pictures, mut tokens) = (Vec::new(), Vec::new());
     for half in halves {
         match half {
-            Half::Pixels(tensor) => pixels.push(tensor),
+            Half::Picture(picture) => pictures.push(picture),
             Half::Tokens(ids) => tokens.push(ids),
         }
     }
-    if pixels.is_empty() { Side::Tokens(tokens) } else { Side::Pixels(pixels) }
+    if pictures.is_empty() { Side::Tokens(tokens) } else { Side::Pictures(pictures) }
 }

@@ -86,7 +86,7 @@ pub struct Counterpart {
 }
 
 /// One item: a left side, and one or more right sides that belong to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     /// Its name in messages: path or key.
     pub key: Arc<str>,
@@ -100,6 +100,8 @@ pub struct Record {
     pub concept: Option<u32>,
     /// Number of its class.
     pub label: Option<u32>,
+    /// How often a pass takes it on average, 0 or more.
+    pub weight: f32,
 }
 
 /// The first 64 bits of the BLAKE3 hash.

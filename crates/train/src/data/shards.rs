@@ -279,7 +279,7 @@ impl Walk {
             None => None,
         };
         let identity = hash_of(sample.key.as_bytes());
-        Ok(Record { key: sample.key.into(), identity, left, right: vec![right], concept: None, label })
+        Ok(Record { key: sample.key.into(), identity, left, right: vec![right], concept: None, label, weight: 1.0 })
     }
 }
 

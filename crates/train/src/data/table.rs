@@ -18,8 +18,17 @@ pub const ENDINGS: [&str; 6] = ["csv", "tsv", "jsonl", "ndjson", "json", "parque
 /// Columns by name.
 pub type Row = Map<String, Value>;
 
+/// What stands in a table at one place.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Entry {
+    /// A row.
+    Row(Row),
+    /// Something else, for the reason given; what follows can be read all the same.
+    Malformed(String),
+}
+
 /// The rows of a table with their numbers: lines of text files, counted from 1; rows of Parquet, counted from 0.
-pub type Rows = Box<dyn Iterator<Item = Result<(u64, Row)>>>;
+pub type Rows = Box<dyn Iterator<Item = Result<(u64, Entry)>>>;
 
 /// The ending of a path, in lower case.
 pub fn ending(path: &Path) -> String {
@@ -43,7 +52,7 @@ fn unreadable(path: &Path, source: std::io::Error) -> Error {
 /// Reads a table. Columns that are empty in a row are left out of it.
 ///
 /// # Errors
-/// A file that can't be opened, an ending that isn't a table's; later a row that is malformed, with its number.
+/// A file that can't be opened, an ending that isn't a table's; later a file that can't be read on.
 pub fn rows(path: &Path) -> Result<Rows> {
     match ending(path).as_str() {
         "csv" => delimited(path, None),
@@ -82,12 +91,28 @@ fn delimited(path: &Path, separator_given: Option<u8>) -> Result<Rows> {
     let mut reader = csv::ReaderBuilder::new().delimiter(separator).from_reader(file);
     let header = reader.headers().map_err(|error| explain(&path, &error))?.clone();
     let names: Vec<String> = header.iter().map(|name| name.trim().to_owned()).collect();
-    Ok(Box::new(reader.into_records().map(move |record| {
-        let record = record.map_err(|error| explain(&path, &error))?;
-        let line = record.position().map_or(1, csv::Position::line);
-        let cells = names.iter().zip(record.iter()).filter(|(_, cell)| !cell.trim().is_empty());
-        Ok((line, cells.map(|(name, cell)| (name.clone(), Value::String(cell.to_owned()))).collect()))
+    Ok(Box::new(reader.into_records().map(move |record| match record {
+        Ok(record) => {
+            let line = record.position().map_or(1, csv::Position::line);
+            let cells = names.iter().zip(record.iter()).filter(|(_, cell)| !cell.trim().is_empty());
+            let row = cells.map(|(name, cell)| (name.clone(), Value::String(cell.to_owned()))).collect();
+            Ok((line, Entry::Row(row)))
+        }
+        Err(error) => malformed(&path, &error),
     })))
+}
+
+/// A row of another length than the first line, or that isn't UTF-8; what else goes wrong ends the table.
+fn malformed(path: &Path, error: &csv::Error) -> Result<(u64, Entry)> {
+    let line = error.position().map_or(1, csv::Position::line);
+    let reason = match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            format!("{len} cells, expected {expected_len} as in the first line")
+        }
+        csv::ErrorKind::Utf8 { err, .. } => format!("not UTF-8: {err}"),
+        _ => return Err(explain(path, error)),
+    };
+    Ok((line, Entry::Malformed(reason)))
 }
 
 fn explain(path: &Path, error: &csv::Error) -> Error {
@@ -111,15 +136,18 @@ fn json_lines(path: &Path) -> Result<Rows> {
         if text.trim().is_empty() {
             return None;
         }
-        let row = serde_json::from_str(text).map(|row| (number, without_nulls(row)));
-        Some(row.map_err(|error| wrong(&path, number, format!("not a JSON object: {error}"))))
+        let entry = match serde_json::from_str(text) {
+            Ok(row) => Entry::Row(without_nulls(row)),
+            Err(error) => Entry::Malformed(format!("not a JSON object: {error}")),
+        };
+        Some(Ok((number, entry)))
     })))
 }
 
 fn json_array(path: &Path) -> Result<Rows> {
     let rows: Vec<Row> = serde_json::from_reader(open(path)?)
         .map_err(|error| wrong(path, error.line() as u64, format!("not an array of JSON objects: {error}")))?;
-    Ok(Box::new(rows.into_iter().zip(1..).map(|(row, number)| Ok((number, without_nulls(row))))))
+    Ok(Box::new(rows.into_iter().zip(1..).map(|(row, number)| Ok((number, Entry::Row(without_nulls(row)))))))
 }
 
 /// Only uncompressed and Snappy-compressed tables can be read, which is what img2dataset, pandas and pyarrow write by default.
@@ -141,8 +169,8 @@ fn parquet_rows(path: &Path) -> Result<Rows> {
             Ok(None) => None,
             Err(error) => Some(Err(error)),
             Ok(Some(row)) => match row.to_json_value() {
-                Value::Object(row) => Some(Ok((number - 1, without_nulls(row)))),
-                other => Some(Err(wrong(&path, number - 1, format!("{other} isn't a row of columns")))),
+                Value::Object(row) => Some(Ok((number - 1, Entry::Row(without_nulls(row))))),
+                other => Some(Ok((number - 1, Entry::Malformed(format!("{other} isn't a row of columns"))))),
             },
         }
     })))
@@ -167,7 +195,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
-        rows(&path)?.map(|row| row.map(|(number, row)| (number, Value::Object(row)))).collect()
+        let shown = |(number, entry)| match entry {
+            Entry::Row(row) => (number, Value::Object(row)),
+            Entry::Malformed(reason) => (number, Value::String(reason)),
+        };
+        rows(&path)?.map(|row| row.map(shown)).collect()
     }
 
     #[test]
@@ -197,10 +229,32 @@ mod tests {
     }
 
     #[test]
+    fn what_follows_a_malformed_row_is_read() {
+        let row = |number: u64, image: &str, caption: &str| (number, json!({"image": image, "caption": caption}));
+        let reason = |number: u64, text: &str| (number, json!(text));
+        let found = read("t.csv", "image,caption\na.png,x\nb.png\nc.png,y, z\nd.png,z\n").unwrap();
+        let expected = [
+            row(2, "a.png", "x"),
+            reason(3, "1 cells, expected 2 as in the first line"),
+            reason(4, "3 cells, expected 2 as in the first line"),
+            row(5, "d.png", "z"),
+        ];
+        assert_eq!(found, expected);
+        let found = read(
+            "t.jsonl",
+            "{\"image\": \"a\", \"caption\": \"x\"}\n\nnope\n[1]\n{\"image\": \"b\", \"caption\": \"y\"}\n",
+        );
+        let found = found.unwrap();
+        assert_eq!((&found[0], &found[3]), (&row(1, "a", "x"), &row(5, "b", "y")));
+        for (place, number) in [(1, 3), (2, 4)] {
+            let (line, entry) = &found[place];
+            assert!(*line == number && entry.as_str().unwrap().starts_with("not a JSON object"), "{entry}");
+        }
+    }
+
+    #[test]
     fn errors_name_the_line() {
         let cases = [
-            ("t.csv", "image,caption\na.png,x\nb.png\n", "t.csv:3: "),
-            ("t.jsonl", "{\"image\": \"a\"}\n\nnope\n", "t.jsonl:3: not a JSON object"),
             ("t.json", "{\"image\": \"a\"}\n", "t.json:1: not an array of JSON objects"),
             ("t.parquet", "PAR1 and more", "can't be read as Parquet"),
             ("t.txt", "", "expected csv, tsv, jsonl"),

@@ -15,7 +15,6 @@ pub use schedule::{Decay, Schedule, WarmUp};
 use crate::error::{Error, Result};
 use crate::gradients::{Gradients, update, with_values};
 use crate::parameter::{Parameter, Role};
-use adamw::Update;
 
 /// A learning rate of its own for some parameters.
 #[derive(Debug, Clone, PartialEq)]
@@ -139,13 +138,9 @@ impl Optimiser {
                 let name = &parameter.name;
                 return Err(Error::Invalid(format!("gradient of {name} has shape {found:?}, expected {shape:?}")));
             }
-            let numbers = Update {
-                learning_rate: slot.learning_rate * rate_factor,
-                weight_decay: slot.weight_decay,
-                gradient_factor,
-                count: self.count,
-            };
-            with_values(gradient, |gradient| slot.step(parameter, gradient, numbers))??;
+            let rate = slot.learning_rate * rate_factor;
+            let count = self.count;
+            with_values(gradient, |gradient| slot.step(parameter, gradient, gradient_factor, rate, count))??;
         }
         Ok(())
     }
@@ -193,18 +188,23 @@ impl Optimiser {
 }
 
 impl Slot {
-    fn step(&mut self, parameter: &Parameter, gradient: &[f32], numbers: Update) -> Result<()> {
+    /// The parameter's `count`th step, against its gradient times `factor`.
+    fn step(&mut self, parameter: &Parameter, gradient: &[f32], factor: f64, rate: f64, count: u64) -> Result<()> {
         match self.method {
-            Method::AdamW(adamw) => update(&parameter.var, |values| {
-                adamw.update(numbers, values, gradient, &mut self.first, &mut self.second);
-            }),
+            Method::AdamW(AdamW { beta1, beta2, eps }) => {
+                let decay = self.weight_decay;
+                let settings =
+                    crossmodal_nn::AdamW { rate, beta1, beta2, eps, decay, gradient_scale: factor, step: count };
+                update(&parameter.var, |values| {
+                    crossmodal_nn::adamw(&settings, values, gradient, &mut self.first, &mut self.second);
+                })
+            }
             Method::Muon(muon) => {
                 let shape = parameter.var.dims2()?;
-                let factor = numbers.gradient_factor;
                 let stacked = parameter.stacked();
                 let direction = muon.direction(gradient, factor, &mut self.first, shape, stacked);
-                let keep = (1.0 - numbers.learning_rate * numbers.weight_decay) as f32;
-                let rate = numbers.learning_rate as f32;
+                let keep = (1.0 - rate * self.weight_decay) as f32;
+                let rate = rate as f32;
                 update(&parameter.var, |values| {
                     values.iter_mut().zip(&direction).for_each(|(x, step)| *x = *x * keep - rate * step);
                 })

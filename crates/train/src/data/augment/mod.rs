@@ -10,7 +10,7 @@ mod colour;
 mod geometry;
 mod style;
 
-use crossmodal_media::{AlphaRule, ImagePrep, Picture, PixelTensor, RgbPixels, decode_oriented};
+use crossmodal_media::{AlphaRule, ImagePrep, Picture, RgbPixels, decode_oriented};
 use serde::{Deserialize, Serialize};
 
 pub use blur::{Blur, Erase, Noise};
@@ -105,14 +105,14 @@ impl Augmentation {
         erase.as_ref().map_or(Ok(()), Erase::check)
     }
 
-    /// Decodes, augments and normalises a file.
+    /// Decodes and augments a file. What comes out is of the model's size and is still to be normalised.
     ///
     /// # Errors
     /// A picture that can't be decoded, or a preparation without a fixed size.
-    pub fn tensor(&self, bytes: &[u8], prep: &ImagePrep, random: &mut Random) -> Result<PixelTensor> {
+    pub fn picture(&self, bytes: &[u8], prep: &ImagePrep, random: &mut Random) -> Result<RgbPixels> {
         let picture = decode_oriented(bytes, &prep.limits, prep.orientation);
         let picture = picture.map_err(|error| Error::Model(error.into()))?;
-        Ok(prep.normalise(&self.apply(&picture, &Framing::of(prep)?, prep.alpha, random)))
+        Ok(self.apply(&picture, &Framing::of(prep)?, prep.alpha, random))
     }
 
     /// Augments a decoded, upright picture and brings it to the size of `framing`. Without a [`Background`], `alpha` says what transparent parts
