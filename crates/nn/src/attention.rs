@@ -2,7 +2,7 @@
 
 use candle_core::{D, DType, Device, Error, Result, Tensor};
 
-use crate::linear::Linear;
+use crate::linear::{Linear, multiply};
 use crate::ops::attention::{KernelMask, packed_attention, pooled_attention};
 use crate::ops::on_processor;
 
@@ -121,8 +121,9 @@ impl SelfAttention {
     pub fn forward(&self, x: &Tensor, mask: &AttentionMask) -> Result<Tensor> {
         let (batch, tokens, width) = x.dims3()?;
         let (heads, head_width) = (self.heads, width / self.heads);
-        let qkv = self.qkv.forward(x)?;
-        if on_processor([&qkv])
+        let (qkv, products) = (self.qkv.forward(x)?, self.qkv.products());
+        if products.is_none()
+            && on_processor([&qkv])
             && let Some(mask) = KernelMask::of(mask, batch, tokens, tokens)?
         {
             return self.out.forward(&packed_attention(&qkv, heads, mask)?);
@@ -130,12 +131,12 @@ impl SelfAttention {
         let qkv = qkv.reshape((batch, tokens, 3, heads, head_width))?.permute((2, 0, 3, 1, 4))?;
         let [q, k, v] = [0, 1, 2].map(|part| qkv.get(part).and_then(|t| t.contiguous()));
         let q = (q? * (head_width as f64).powf(-0.5))?;
-        let scores = q.matmul(&k?.transpose(2, 3)?)?;
+        let scores = multiply(&q, &k?.transpose(2, 3)?, products)?;
         let scores = match mask.additive(tokens, scores.dtype(), x.device())? {
             None => scores,
             Some(mask) => scores.broadcast_add(&mask)?,
         };
-        let mixed = softmax_last_dim(&scores)?.matmul(&v?)?;
+        let mixed = multiply(&softmax_last_dim(&scores)?, &v?, products)?;
         self.out.forward(&mixed.transpose(1, 2)?.reshape((batch, tokens, width))?)
     }
 
@@ -150,7 +151,8 @@ impl SelfAttention {
         let queries = self.qkv.to_outputs(0..width)?.forward(pooled)?;
         let keys = self.qkv.to_outputs(width..3 * width)?.forward(x)?;
         let mask = mask.of_queries(at, tokens, x.dtype(), x.device())?;
-        if on_processor([&queries, &keys]) {
+        let products = self.qkv.products();
+        if products.is_none() && on_processor([&queries, &keys]) {
             let wanted = mask.as_ref().map_or(AttentionMask::Full, |mask| AttentionMask::Additive(mask.clone()));
             if let Some(mask) = KernelMask::of(&wanted, batch, 1, tokens)? {
                 return self.out.forward(&pooled_attention(&queries, &keys, heads, mask)?);
@@ -159,11 +161,11 @@ impl SelfAttention {
         let queries = (queries.reshape((batch, heads, 1, head_width))? * (head_width as f64).powf(-0.5))?;
         let keys = keys.reshape((batch, tokens, 2, heads, head_width))?.permute((2, 0, 3, 1, 4))?;
         let [k, v] = [0, 1].map(|part| keys.get(part).and_then(|t| t.contiguous()));
-        let scores = queries.matmul(&k?.transpose(2, 3)?.contiguous()?)?;
+        let scores = multiply(&queries, &k?.transpose(2, 3)?.contiguous()?, products)?;
         let scores = match mask {
             None => scores,
             Some(mask) => scores.broadcast_add(&mask)?,
         };
-        self.out.forward(&softmax_last_dim(&scores)?.matmul(&v?)?.reshape((batch, width))?)
+        self.out.forward(&multiply(&softmax_last_dim(&scores)?, &v?, products)?.reshape((batch, width))?)
     }
 }

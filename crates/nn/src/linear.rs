@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use candle_core::{D, Error, Result, Tensor};
+use candle_core::{D, DType, Error, Result, Tensor};
 
 use crate::ops::linear::affine;
 use crate::ops::on_processor;
@@ -26,12 +26,13 @@ pub struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
     adapters: Vec<Adapter>,
+    products: Option<DType>,
 }
 
 impl Linear {
     /// A map with `weight` of shape `[out, in]` and `bias` of shape `[out]`.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self { weight, bias, adapters: Vec::new() }
+        Self { weight, bias, adapters: Vec::new(), products: None }
     }
 
     /// With an adapter on all outputs: `y = x W^T + b + scale * (x a^T) b^T`, `a` of shape `[rank, in]` and `b` of shape `[out, rank]`. The
@@ -66,6 +67,18 @@ impl Linear {
         Ok(self)
     }
 
+    /// With products in this type: their operands are converted to it and their results back. Everything else, gradients of parameters included, stays in the parameters'
+    /// type (mixed precision, Micikevicius et al. 2018).
+    #[must_use]
+    pub fn with_products(self, products: DType) -> Self {
+        Self { products: Some(products), ..self }
+    }
+
+    /// The type of products, where it is another than the parameters'.
+    pub(crate) fn products(&self) -> Option<DType> {
+        self.products
+    }
+
     /// The weight, `[out, in]`.
     pub fn weight(&self) -> &Tensor {
         &self.weight
@@ -93,7 +106,8 @@ impl Linear {
     /// Outputs that don't exist.
     pub fn to_outputs(&self, outputs: Range<usize>) -> Result<Self> {
         let bias = self.bias.as_ref().map(|bias| bias.narrow(0, outputs.start, outputs.len())).transpose()?;
-        let mut part = Self::new(self.weight.narrow(0, outputs.start, outputs.len())?, bias);
+        let weight = self.weight.narrow(0, outputs.start, outputs.len())?;
+        let mut part = Self { products: self.products, ..Self::new(weight, bias) };
         for Adapter { down, up, scale, outputs: adapted } in &self.adapters {
             let (start, end) = (adapted.start.max(outputs.start), adapted.end.min(outputs.end));
             if start < end {
@@ -114,6 +128,7 @@ impl Linear {
             weight: self.weight.contiguous()?,
             bias: self.bias.as_ref().map(Tensor::contiguous).transpose()?,
             adapters: self.adapters.iter().map(adapter).collect::<Result<_>>()?,
+            products: self.products,
         })
     }
 
@@ -122,9 +137,10 @@ impl Linear {
     /// # Errors
     /// A last dimension other than `in`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut y = map(x, &self.weight, self.bias.as_ref())?;
+        let products = self.products;
+        let mut y = map(x, &self.weight, self.bias.as_ref(), products)?;
         for Adapter { down, up, scale, outputs } in &self.adapters {
-            let added = (map(&map(x, down, None)?, up, None)? * *scale)?;
+            let added = (map(&map(x, down, None, products)?, up, None, products)? * *scale)?;
             let out = self.weight.dims2()?.0;
             y = (y + added.pad_with_zeros(D::Minus1, outputs.start, out - outputs.end)?)?;
         }
@@ -132,15 +148,23 @@ impl Linear {
     }
 }
 
+/// The matrix product `a b`, in another type where one is given.
+pub(crate) fn multiply(a: &Tensor, b: &Tensor, products: Option<DType>) -> Result<Tensor> {
+    match products {
+        Some(products) => a.to_dtype(products)?.matmul(&b.to_dtype(products)?)?.to_dtype(a.dtype()),
+        None => a.matmul(b),
+    }
+}
+
 /// `x W^T + b`.
-fn map(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    if on_processor([x, weight].into_iter().chain(bias)) {
+fn map(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, products: Option<DType>) -> Result<Tensor> {
+    if products.is_none() && on_processor([x, weight].into_iter().chain(bias)) {
         return affine(x, weight, bias);
     }
     let (out, inner) = weight.dims2()?;
     let mut shape = x.dims().to_vec();
     // One two-dimensional product whatever the leading dimensions: a broadcast batched product is much slower.
-    let y = x.reshape(((), inner))?.matmul(&weight.t()?)?;
+    let y = multiply(&x.reshape(((), inner))?, &weight.t()?, products)?;
     if let Some(last) = shape.last_mut() {
         *last = out;
     }

@@ -8,7 +8,7 @@ use crate::data::{DataSet, Inputs, Loader, Part};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::measure::Measure;
-use crate::model::{Model, Start};
+use crate::model::{Model, Products, Start};
 use crate::optimiser::Schedule;
 use crate::recipe::Recipe;
 use crate::teacher::TeacherModel;
@@ -36,6 +36,11 @@ pub fn assemble(recipe: &Recipe, options: &LoadOptions) -> Result<Parts> {
     let loss = recipe.loss()?;
     let needs = loss.needs();
     let device = device(&recipe.run.device)?;
+    if recipe.run.products == Products::Bf16 && device.is_cpu() {
+        return Err(Error::Invalid(
+            "run.products: bf16 is for graphics processors, but this run is on a processor; expected f32".into(),
+        ));
+    }
     let mut model = Model::open(&start(recipe)?, &recipe.selection(), options, &device)?;
     if needs.bias {
         model.add_bias()?;

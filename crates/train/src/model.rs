@@ -44,7 +44,18 @@ impl Tower {
     }
 }
 
-/// Which parameters are trained.
+/// What the products of the towers are computed in. Everything else (parameters, norms, sums, the loss, the optimiser) is in 32 bits in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Products {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// bfloat16: faster on graphics processors.
+    Bf16,
+}
+
+/// Which parameters are trained, and in what arithmetic.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Selection {
     /// What of the towers.
@@ -53,11 +64,13 @@ pub struct Selection {
     pub lock: Option<Tower>,
     /// Whether the logit scale and the logit bias are trained too.
     pub temperature: bool,
+    /// The arithmetic.
+    pub products: Products,
 }
 
 impl Default for Selection {
     fn default() -> Self {
-        Self { trained: Trained::All, lock: None, temperature: true }
+        Self { trained: Trained::All, lock: None, temperature: true, products: Products::default() }
     }
 }
 
@@ -149,6 +162,10 @@ impl Selection {
     fn variables(&self) -> Variables {
         let chosen = self.clone();
         let variables = Variables::new(move |name: &str| chosen.selects(name));
+        let variables = match self.products {
+            Products::F32 => variables,
+            Products::Bf16 => variables.with_products(DType::BF16),
+        };
         match &self.trained {
             Trained::LowRank(adapters) => variables.with_adapters(adapters.rule(self.lock)),
             Trained::All | Trained::Projections => variables,

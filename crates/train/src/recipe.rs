@@ -13,7 +13,7 @@ use crate::loss::{
     AffinityMimicking, ConceptSoftmax, CrossClr, CrossClrForm, CyClip, Duplicates, FeatureDistillation, InfoNce,
     InteractiveDistillation, Loss, Matryoshka, NegClip, SigLip, Term, WeightedSum,
 };
-use crate::model::{LowRank, PatchDropping, Selection, Tower, Trained};
+use crate::model::{LowRank, PatchDropping, Products, Selection, Tower, Trained};
 use crate::optimiser::{AdamW, Decay, GroupRule, Muon, MuonRule, OptimiserRules, WarmUp};
 
 /// Everything that a run is asked for. Paths in a file are relative to it.
@@ -330,6 +330,8 @@ pub struct RunRecipe {
     pub dtype: WeightType,
     /// Where to train: `auto`, `cpu` or `cuda:N`.
     pub device: String,
+    /// What products are computed in; `bf16` is for graphics processors.
+    pub products: Products,
 }
 
 impl Default for RunRecipe {
@@ -349,6 +351,7 @@ impl Default for RunRecipe {
             patience: 0,
             dtype: WeightType::F32,
             device: "auto".into(),
+            products: Products::default(),
         }
     }
 }
@@ -436,7 +439,8 @@ impl Recipe {
             TrainedRecipe::Projections => Trained::Projections,
             TrainedRecipe::Lora => Trained::LowRank(self.model.lora.clone()),
         };
-        Selection { trained, lock: self.model.lock, temperature: self.model.temperature }
+        let products = self.run.products;
+        Selection { trained, lock: self.model.lock, temperature: self.model.temperature, products }
     }
 
     /// How parameters are moved.

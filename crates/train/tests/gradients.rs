@@ -8,7 +8,7 @@ use crossmodal_models::LoadOptions;
 use crossmodal_train::grad_cache::{Outcome, View, gradients};
 use crossmodal_train::gradients::with_values;
 use crossmodal_train::loss::{ConceptSoftmax, Duplicates, InfoNce, Loss, NegClip, SigLip, Teacher, Term, WeightedSum};
-use crossmodal_train::model::{LowRank, Model, PatchDropping, Selection, Start, Tower, Trained};
+use crossmodal_train::model::{LowRank, Model, PatchDropping, Products, Selection, Start, Tower, Trained};
 use crossmodal_train::{Batch, Side};
 
 const MODELS: [&str; 6] = [
@@ -57,6 +57,37 @@ fn batch(model: &Model) -> Batch {
         right_content: vec![0, 1, 2, 3, 2, 5],
         concepts: Some(vec![0, 1, 2, 3, 2, 4]),
         skipped: Vec::new(),
+    }
+}
+
+#[test]
+fn products_in_half_the_bits_give_nearly_the_same_gradients() {
+    let loss = WeightedSum::single(InfoNce);
+    for name in ["models/mini", "tests/golden/hf-clip/modern-gelu"] {
+        let outcome = |products: Products| {
+            let model = open(name, &Selection { products, ..Selection::default() });
+            let outcome = gradients(&model, &batch(&model), &loss, &View::default()).unwrap();
+            let names: Vec<String> = model.parameters().iter().map(|parameter| parameter.name.clone()).collect();
+            (outcome, names)
+        };
+        let ((whole, names), (half, _)) = (outcome(Products::F32), outcome(Products::Bf16));
+        assert!(half.loss != whole.loss && (half.loss - whole.loss).abs() < 0.02 * whole.loss, "{name}");
+        let flat = |gradient: &Option<candle_core::Tensor>| {
+            let gradient = gradient.as_ref().unwrap();
+            assert_eq!(gradient.dtype(), candle_core::DType::F32);
+            with_values(gradient, <[f32]>::to_vec).unwrap()
+        };
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        let (mut along, mut squares) = (0.0, [0.0; 2]);
+        for ((name, whole), half) in names.iter().zip(whole.gradients.values()).zip(half.gradients.values()) {
+            let (whole, half) = (flat(whole), flat(half));
+            assert!(half.iter().all(|x| x.is_finite()) && half.iter().any(|x| *x != 0.0), "{name}");
+            along += dot(&whole, &half);
+            squares[0] += dot(&whole, &whole);
+            squares[1] += dot(&half, &half);
+        }
+        let cosine = along / (squares[0] * squares[1]).sqrt();
+        assert!((0.99..0.999_999_9).contains(&cosine), "{name}: the gradients' cosine is {cosine}");
     }
 }
 
@@ -165,7 +196,12 @@ fn what_is_locked_is_not_trained() {
             &["text.", "logit"],
         ),
         (
-            Selection { trained: Trained::LowRank(LowRank::default()), lock: Some(Tower::Image), temperature: true },
+            Selection {
+                trained: Trained::LowRank(LowRank::default()),
+                lock: Some(Tower::Image),
+                temperature: true,
+                ..Selection::default()
+            },
             &["text.blocks.0.attention.qkv.adapter.q.a", "text.blocks.1.attention.qkv.adapter.v.b", "logit_scale"],
             &["vision.", "weight", "bias", "adapter.k", "tokens"],
         ),

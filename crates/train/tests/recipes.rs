@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crossmodal_models::{CancelToken, LoadOptions};
 use crossmodal_train::assemble::{assemble, device};
-use crossmodal_train::model::{Selection, Tower, Trained};
+use crossmodal_train::model::{Products, Selection, Tower, Trained};
 use crossmodal_train::recipe::Recipe;
 use crossmodal_train::trainer::{RunFolder, Trainer};
 
@@ -91,7 +91,12 @@ fn a_recipe_runs_as_it_says() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let recipe = read(folder.path(), &whole(&out)).unwrap();
-    let Selection { trained: Trained::LowRank(lora), lock: Some(Tower::Image), temperature: true } = recipe.selection()
+    let Selection {
+        trained: Trained::LowRank(lora),
+        lock: Some(Tower::Image),
+        temperature: true,
+        products: Products::F32,
+    } = recipe.selection()
     else {
         panic!("{:?}", recipe.selection());
     };
@@ -180,6 +185,8 @@ fn what_does_not_fit_together_is_told() {
     assert!(message("name = \"negclip\"", "name = \"concepts\"").contains("concept"));
     assert!(message("captions.csv", "nothing.csv").contains("nothing.csv"));
     assert!(message("device = \"cpu\"", "device = \"gpu\"").contains("expected auto, cpu or cuda:N"));
+    let half = message("device = \"cpu\"", "device = \"cpu\"\nproducts = \"bf16\"");
+    assert!(half.contains("run.products: bf16 is for graphics processors"), "{half}");
     if !cfg!(feature = "cuda") {
         assert!(device("cuda:0").unwrap_err().to_string().contains("built without CUDA"));
     }

@@ -116,6 +116,9 @@ pub struct FineTuneArguments {
     /// Where to train: auto, cpu or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto", help_heading = "The run")]
     pub device: String,
+    /// Compute products in bfloat16 and everything else in 32 bits: faster on graphics processors
+    #[arg(long, help_heading = "The run")]
+    pub bf16: bool,
     /// Continue the run in OUT where it was saved last
     #[arg(long, help_heading = "The run")]
     pub resume: bool,

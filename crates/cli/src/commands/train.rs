@@ -3,7 +3,7 @@
 use crossmodal_train::assemble::assemble;
 use crossmodal_train::data::RightColumn;
 use crossmodal_train::data::augment::Augmentation;
-use crossmodal_train::model::{LowRank, Tower};
+use crossmodal_train::model::{LowRank, Products, Tower};
 use crossmodal_train::recipe::{LossName, LossRecipe, Recipe, TrainedRecipe};
 use crossmodal_train::trainer::{Event, RunFolder, StepReport, Summary, Trainer};
 use serde_json::{Value, json};
@@ -89,6 +89,7 @@ fn recipe(arguments: &FineTuneArguments, model: String) -> Recipe {
     run.save_every = arguments.save_every as u64;
     run.seed = arguments.seed;
     run.device.clone_from(&arguments.device);
+    run.products = if arguments.bf16 { Products::Bf16 } else { Products::F32 };
     recipe
 }
 

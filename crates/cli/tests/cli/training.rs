@@ -131,6 +131,7 @@ fn what_is_wrong_is_told_before_anything_is_made() {
         (&["--lora", "4", "--lora-targets", "q,zebra"], "zebra"),
         (&["--validation-share", "0.000001"], "share"),
         (&["--device", "tpu"], "cuda:N"),
+        (&["--device", "cpu", "--bf16"], "run.products: bf16 is for graphics processors"),
         (&["--weight-decay", "99"], "weight_decay"),
     ];
     for (extra, expected) in cases {

@@ -105,7 +105,7 @@ impl Parameters<'_> {
         let shape = weight.dims2()?;
         let linear = Linear::new(weight, self.optional(&format!("{prefix}.bias"))?);
         match self.variables.filter(|_| self.trainable) {
-            Some(variables) => variables.adapted(prefix, linear, shape, self.device),
+            Some(variables) => Ok(variables.computed(variables.adapted(prefix, linear, shape, self.device)?)),
             None => Ok(linear),
         }
     }

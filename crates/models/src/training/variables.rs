@@ -36,6 +36,8 @@ pub struct Variables {
     selected: Box<dyn Fn(&str) -> bool + Send + Sync>,
     found: Mutex<BTreeMap<String, Var>>,
     rule: Option<AdapterRule>,
+    /// The type of linear maps' products, where it isn't the parameters'.
+    products: Option<DType>,
     /// Adapters by the canonical name of the weight beside which they are.
     adapters: Mutex<BTreeMap<String, Vec<Adapter>>>,
 }
@@ -49,13 +51,33 @@ impl std::fmt::Debug for Variables {
 impl Variables {
     /// Parameters whose canonical names are `selected` will be variables, all others constants, for which no gradient is computed.
     pub fn new(selected: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
-        Self { selected: Box::new(selected), found: Mutex::default(), rule: None, adapters: Mutex::default() }
+        Self {
+            selected: Box::new(selected),
+            found: Mutex::default(),
+            rule: None,
+            products: None,
+            adapters: Mutex::default(),
+        }
     }
 
     /// The same with adapters.
     #[must_use]
     pub fn with_adapters(self, rule: AdapterRule) -> Self {
         Self { rule: Some(rule), ..self }
+    }
+
+    /// The same with products of linear maps and of attention in this type, for example [`DType::BF16`], and everything else in 32 bits.
+    #[must_use]
+    pub fn with_products(self, products: DType) -> Self {
+        Self { products: Some(products), ..self }
+    }
+
+    /// The map of this canonical name with products in the type that was asked for.
+    pub(crate) fn computed(&self, linear: Linear) -> Linear {
+        match self.products {
+            Some(products) => linear.with_products(products),
+            None => linear,
+        }
     }
 
     /// The map of this canonical name, of shape `out x inner`, with the adapters that it is to have.

@@ -30,9 +30,11 @@ const CHUNK: usize = 2 << 20;
 /// Rows that are worked on at a time at least: weights and their gradients pass by once for them.
 const LEAST_ROWS: usize = 1024;
 
-/// Whether a block can be one operation: all its parameters are `f32` on a processor, and its branches have no gains.
+/// Whether a block can be one operation: all its parameters are `f32` on a processor, as products are to be, and its branches have no gains.
 pub(crate) fn is_fused(block: &TransformerBlock, x: &Tensor) -> bool {
-    block.scale1.is_none() && block.scale2.is_none() && x.rank() == 3 && on_processor(block.parameters().chain([x]))
+    let maps = [block.attention.qkv(), block.attention.out(), &block.mlp.fc1, &block.mlp.fc2];
+    let is_plain = block.scale1.is_none() && block.scale2.is_none() && maps.iter().all(|map| map.products().is_none());
+    is_plain && x.rank() == 3 && on_processor(block.parameters().chain([x]))
 }
 
 /// Applies blocks to `[batch, tokens, width]`, one after the other.
