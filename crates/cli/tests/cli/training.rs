@@ -126,7 +126,7 @@ fn what_is_wrong_is_told_before_anything_is_made() {
             arguments("run", 5).into_iter().chain(extra.iter().map(|word| word.to_string())).collect();
         home.run_arguments(line)
     };
-    let cases: [(&[&str], &str); 5] = [
+    let cases: [(&[&str], &str); 6] = [
         (&["--loss", "affinity-mimicking"], "teacher"),
         (&["--lora", "4", "--lora-targets", "q,zebra"], "zebra"),
         (&["--validation-share", "0.000001"], "share"),
