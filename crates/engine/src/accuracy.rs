@@ -442,7 +442,7 @@ mod tests {
         let report = run(model(Precision::Fp32).as_ref(), copy.as_ref(), everything).unwrap();
         println!("{}", serde_json::to_string_pretty(&report).unwrap());
         assert_eq!((report.images.inputs, report.passed_over.len()), (240, 0));
-        assert!(report.images.least_cosine > 0.999 && report.texts.least_cosine > 0.999, "{report:?}");
+        assert!(report.images.least_cosine > 0.998 && report.texts.least_cosine > 0.998, "{report:?}");
         for Retrieval { reference, candidate, .. } in [report.text_to_image, report.image_to_text] {
             assert!((reference.at_1 - candidate.at_1).abs() <= 0.01, "{report:?}");
             assert!((reference.at_5 - candidate.at_5).abs() <= 0.01, "{report:?}");

@@ -26,10 +26,10 @@ fn percent(direction: &Option<Direction>) -> Vec<f64> {
 #[test]
 fn the_model_card_holds() {
     let cases = [
-        ("en", [43.3, 70.0, 81.7], [43.3, 67.1, 77.1]),
-        ("fr", [42.9, 70.0, 79.2], [42.9, 67.1, 77.1]),
-        ("es", [39.6, 64.2, 78.3], [38.3, 65.0, 75.8]),
-        ("de", [40.4, 65.8, 75.4], [39.6, 62.9, 72.1]),
+        ("en", [86.2, 96.7, 97.1], [86.7, 97.1, 97.5]),
+        ("fr", [85.8, 96.2, 98.3], [84.6, 95.8, 97.9]),
+        ("es", [82.5, 96.2, 97.5], [82.5, 95.8, 98.3]),
+        ("de", [86.2, 97.1, 97.5], [82.1, 97.5, 97.9]),
     ];
     for (language, pictures_by_text, texts_by_picture) in cases {
         let report = run(&captions(language), &Options::default()).unwrap();

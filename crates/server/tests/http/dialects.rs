@@ -178,7 +178,12 @@ fn dialects_want_keys_in_their_form() {
     server.post("/v1/embed", &body).refused(401, "unauthorized");
     let headers = [("content-type", "application/json"), ("authorization", "Bearer a-key-that-is-long-enough-to-pass")];
     server.ask("POST", "/v1/embeddings", &headers, body.to_string().as_bytes()).expect(200);
-    server.get("/health").expect(200);
+    // Ready a moment after the first model is: whoever waits for it asks again.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while server.get("/health").status != 200 {
+        assert!(std::time::Instant::now() < deadline, "never ready");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
 }
 
 #[test]
