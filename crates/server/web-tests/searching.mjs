@@ -47,7 +47,7 @@ async function words({ server }) {
   await shot(page, "search");
   await accessible(page, "results");
   await page.locator('.tile[data-place="0"] .meter').hover();
-  check("confidence is explained", await holds(page, () => /Confidence 0\.9\d/.test(document.querySelector("#tip")?.textContent)), await page.locator("#tip").textContent());
+  check("confidence is explained", await holds(page, () => /Confidence (0\.9\d|1\.00)/.test(document.querySelector("#tip")?.textContent)), await page.locator("#tip").textContent());
   await shot(page, "confidence");
   await page.locator("#relevant").check();
   check("only relevant leaves few", await holds(page, () => document.querySelector("#grid").getAttribute("aria-rowcount") === "1"), await count(page));
