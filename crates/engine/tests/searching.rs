@@ -187,11 +187,9 @@ fn diverse_hits_repeat_less() {
         found.len() - names.len()
     };
     let plain = gallery.search("red apple", &SearchOptions::top(12));
-    let diverse =
-        |share: f32| gallery.search("red apple", &SearchOptions { diversity: Some(share), ..SearchOptions::top(12) });
-    let (some, most) = (diverse(0.5), diverse(0.1));
-    assert!(twice(&some) < twice(&plain) && twice(&most) == 0, "{} {} {}", twice(&plain), twice(&some), twice(&most));
-    assert_eq!((&some[0].hit.item.id, &most[0].hit.item.id), (&plain[0].hit.item.id, &plain[0].hit.item.id));
+    let diverse = gallery.search("red apple", &SearchOptions { diversity: Some(0.5), ..SearchOptions::top(12) });
+    assert!(twice(&plain) >= 1 && twice(&diverse) == 0, "{} {}", twice(&plain), twice(&diverse));
+    assert_eq!(diverse[0].hit.item.id, plain[0].hit.item.id);
     let same = gallery.search("red apple", &SearchOptions { diversity: Some(1.0), ..SearchOptions::top(12) });
     assert_eq!(ids(&same), ids(&plain));
 }

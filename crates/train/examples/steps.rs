@@ -44,17 +44,7 @@ impl BatchSource for Given {
         let pictures = pixels.flatten_from(1)?.to_vec2::<f32>()?.into_iter();
         let picture = |data| PixelTensor { width: width as u32, height: height as u32, data };
         let texts: Vec<Vec<u32>> = self.ids.get(at)?.to_dtype(DType::U32)?.to_vec2()?;
-        let numbers: Vec<u64> = (0..texts.len() as u64).collect();
-        Ok(Some(Batch {
-            keys: numbers.iter().map(u64::to_string).collect(),
-            left: Side::Pixels(pictures.map(picture).collect()),
-            right: Side::Tokens(texts),
-            negatives: None,
-            left_content: numbers.clone(),
-            right_content: numbers,
-            concepts: None,
-            skipped: Vec::new(),
-        }))
+        Ok(Some(Batch::of(Side::Pixels(pictures.map(picture).collect()), Side::Tokens(texts))))
     }
 
     fn position(&self) -> Position {

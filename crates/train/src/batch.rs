@@ -60,6 +60,23 @@ pub struct Batch {
     pub skipped: Vec<(String, String)>,
 }
 
+impl Batch {
+    /// Pairs with numbers for keys, of which nothing else is known: all contents differ.
+    pub fn of(left: Side, right: Side) -> Self {
+        let numbers: Vec<u64> = (0..left.len() as u64).collect();
+        Self {
+            keys: numbers.iter().map(u64::to_string).collect(),
+            left,
+            right,
+            negatives: None,
+            left_content: numbers.clone(),
+            right_content: numbers,
+            concepts: None,
+            skipped: Vec::new(),
+        }
+    }
+}
+
 /// Where a run stands in its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Position {

@@ -78,17 +78,7 @@ impl BatchSource for Formula {
         }
         let number = self.position.batch as usize;
         self.position.batch += 1;
-        let numbers: Vec<u64> = (0..self.settings.batch as u64).collect();
-        Ok(Some(Batch {
-            keys: numbers.iter().map(u64::to_string).collect(),
-            left: Side::Pixels(self.pictures(number)),
-            right: Side::Tokens(self.texts(number)),
-            negatives: None,
-            left_content: numbers.clone(),
-            right_content: numbers,
-            concepts: None,
-            skipped: Vec::new(),
-        }))
+        Ok(Some(Batch::of(Side::Pixels(self.pictures(number)), Side::Tokens(self.texts(number)))))
     }
 
     fn position(&self) -> Position {
